@@ -1,0 +1,67 @@
+# The commands of the course: `make help` lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+LESSON ?=
+JOBS ?=
+TORCH_INDEX ?=
+LAB_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ONE_LESSON := $(if $(LESSON),--lesson $(LESSON))
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test lint notebooks results bench
+
+# A backend named in the environment would keep the figures out of the notebooks.
+unexport MPLBACKEND
+
+help: ## List the commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
+	    while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo "Each command first installs what it needs into $(VENV), once. Variables:"
+	@echo "  PYTHON=python3.12    the Python to install with, 3.11 or newer (now: $(PYTHON))"
+	@echo "  LESSON=05            one lesson only: notebooks, results"
+	@echo "  JOBS=2               trials at the same time: results (default: one a core)"
+	@echo "  LAB_ARGS=--no-browser  passed on to JupyterLab"
+	@echo "  TORCH_INDEX=ADDRESS  take torch from there: on Linux without a GPU, the address of the"
+	@echo "                       CPU builds that pytorch.org shows under Get Started saves several GB"
+
+lab: $(INSTALLED) ## Open the course in JupyterLab
+	$(BIN)/jupyter lab $(LAB_ARGS) notebooks/00_start_here.ipynb
+
+test: lint ## Run every check: style, unit tests, all lessons from end to end
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks --ignore=tests/performance \
+	    -n auto --dist loadscope --durations=15 --benchmark-disable \
+	    --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+
+lint: $(INSTALLED) ## Check the style of code and lessons
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: $(INSTALLED) ## Run the lessons again and store their outputs, exports and workshop copies
+	$(BIN)/python -m tools.run $(ONE_LESSON)
+
+results: $(INSTALLED) ## Run the stored studies again (hours; LESSON=05 for one)
+	$(BIN)/python -m tools.results $(ONE_LESSON) $(if $(JOBS),--jobs $(JOBS))
+
+bench: $(INSTALLED) ## Measure speed
+	$(BIN)/python -m pytest tests/performance --benchmark-only --benchmark-group-by=group \
+	    --benchmark-columns=min,median,max,rounds
+
+# The stamp is written last, so that an interrupted installation is taken up again.
+$(INSTALLED): requirements.txt pyproject.toml
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	    if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	        echo "The course needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`."; \
+	        echo "Name a newer one, for example: make lab PYTHON=python3.12"; exit 1; \
+	    fi; \
+	    $(PYTHON) -m venv $(VENV); \
+	fi
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --index-url $(TORCH_INDEX) \
+	    $(shell grep -E '^torch(vision)?==' requirements.txt))
+	$(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m pip install --no-deps -e .
+	@touch $@

@@ -1,0 +1,123 @@
+"""The victims and surrogates of the course.
+
+Every model is a `Classifier`: a feature extractor and a linear head. Transfer learning freezes the
+one and refits the other; feature collision works on what lies between them.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+Norm = Literal["group", "batch"]
+
+
+class Classifier(nn.Module):
+    """A feature extractor followed by a linear head.
+
+    Input: images (N, C, H, W), values in [0, 1]. Output: logits (N, number of classes).
+    """
+
+    def __init__(self, features: nn.Module, feature_size: int, n_classes: int) -> None:
+        super().__init__()
+        self.features = features
+        self.head = nn.Linear(feature_size, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def logistic_regression(shape: tuple[int, int, int], n_classes: int) -> Classifier:
+    """Multinomial logistic regression on the pixels; with two classes, two logits."""
+    channels, height, width = shape
+    return Classifier(nn.Flatten(), channels * height * width, n_classes)
+
+
+def mlp(shape: tuple[int, int, int], n_classes: int, width: int = 256) -> Classifier:
+    """Two hidden layers of `width` units with ReLU."""
+    channels, height, width_in_pixels = shape
+    features = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(channels * height * width_in_pixels, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
+    )
+    return Classifier(features, width, n_classes)
+
+
+def small_cnn(shape: tuple[int, int, int], n_classes: int, norm: Norm = "group") -> Classifier:
+    """Three convolutions (16, 32, 64 channels), each normalised, then global average pooling.
+
+    GroupNorm by default: BatchNorm mixes the images of a batch, so that the gradient of one
+    example alone is not defined with it.
+    """
+    sizes = (shape[0], 16, 32, 64)
+    layers: list[nn.Module] = []
+    for position, (n_in, n_out) in enumerate(pairwise(sizes)):
+        layers += [nn.Conv2d(n_in, n_out, 3, padding=1), norm_layer(norm, n_out), nn.ReLU()]
+        layers.append(nn.MaxPool2d(2) if position < 2 else nn.AdaptiveAvgPool2d(1))
+    return Classifier(nn.Sequential(*layers, nn.Flatten()), sizes[-1], n_classes)
+
+
+def resnet18(shape: tuple[int, int, int], n_classes: int, norm: Norm = "batch") -> Classifier:
+    """torchvision's ResNet-18 with a stem for small images (3x3, stride 1, no max pooling)."""
+    network = torchvision.models.resnet18(norm_layer=lambda size: norm_layer(norm, size))
+    network.conv1 = nn.Conv2d(shape[0], 64, 3, stride=1, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    feature_size = network.fc.in_features
+    network.fc = nn.Identity()
+    return Classifier(network, feature_size, n_classes)
+
+
+def norm_layer(norm: Norm, channels: int) -> nn.Module:
+    """GroupNorm with eight groups, or BatchNorm."""
+    if norm == "group":
+        return nn.GroupNorm(8, channels)
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    raise ValueError(f"Unknown normalisation {norm!r}: use 'group' or 'batch'.")
+
+
+MODELS: dict[str, Callable[..., Classifier]] = {
+    "logistic_regression": logistic_regression,
+    "mlp": mlp,
+    "small_cnn": small_cnn,
+    "resnet18": resnet18,
+}
+
+
+def build(
+    name: str, shape: tuple[int, int, int], n_classes: int, seed: int = 0, **options
+) -> Classifier:
+    """A freshly initialised model, the same for the same seed; the global seed stays untouched.
+
+    Raises ValueError for an unknown name, for a shape that is not (C, H, W) and for fewer than
+    two classes.
+    """
+    if name not in MODELS:
+        raise ValueError(f"Unknown model {name!r}: choose one of {', '.join(MODELS)}.")
+    if len(shape) != 3:
+        raise ValueError(f"The image shape must be (C, H, W), got {tuple(shape)}: use data.shape.")
+    if n_classes < 2:
+        raise ValueError(f"A classifier needs at least 2 classes, got {n_classes}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MODELS[name](tuple(shape), n_classes, **options)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
+    """The predicted class (N,) of each image (N, C, H, W), in evaluation mode.
+
+    The model is left in the mode in which it came.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
+    finally:
+        model.train(was_training)

@@ -1,0 +1,58 @@
+"""The figures that more than one lesson draws."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from torch import Tensor
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def show_images(
+    images: Tensor, titles: Sequence[str] = (), columns: int = 8, size: float = 1.1
+) -> None:
+    """Draw images (N, C, H, W), values in [0, 1], in rows of `columns`, with a title each."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height = rows * (size + (0.25 if titles else 0.0))
+    _, axes = plt.subplots(rows, columns, figsize=(columns * size, height), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for position, (axis, image) in enumerate(zip(axes.flat, images.cpu(), strict=False)):
+        if len(image) == 1:
+            axis.imshow(image[0], vmin=0, vmax=1, cmap="gray")
+        else:
+            axis.imshow(image.permute(1, 2, 0))
+        if position < len(titles):
+            axis.set_title(titles[position], fontsize=8)
+    plt.show()
+
+
+def plot_intervals(
+    table: pd.DataFrame,
+    measure: str,
+    label: str = "condition",
+    trials: pd.DataFrame | None = None,
+    axis: Axes | None = None,
+) -> Axes:
+    """Draw a table of `statistics.summary`: one line a group, its estimate and its 95% interval.
+
+    With `trials`, the frame behind the table, each trial is drawn as a grey dot as well.
+    """
+    if axis is None:
+        axis = plt.figure(figsize=(7, 0.8 + 0.5 * len(table))).gca()
+    for position, (_, row) in enumerate(table.iterrows()):
+        if trials is not None:
+            values = trials.loc[trials[label] == row[label], measure].astype(float)
+            axis.plot(values, [position + 0.22] * len(values), "|", color="0.6", markersize=7)
+        error = [[row[measure] - row["low"]], [row["high"] - row[measure]]]
+        marker = MARKERS[position % len(MARKERS)]
+        axis.errorbar(
+            row[measure], position, xerr=error, fmt=marker, color=f"C{position}", capsize=4
+        )
+    axis.set_yticks(range(len(table)), table[label])
+    axis.set_ylim(len(table) - 0.5, -0.5)
+    axis.set_xlabel(measure)
+    return axis

@@ -1,0 +1,126 @@
+"""Which interval for which quantity: the statistics of every comparison in the course.
+
+The unit is always the trial. One yes/no a trial: Wilson. A rate or an accuracy measured inside a
+trial: bootstrap over trials. Two conditions on the same trials: the paired difference, and for
+yes/no the exact McNemar test.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+
+class Interval(NamedTuple):
+    """An estimate with its 95% confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def wilson(outcomes: Sequence[bool]) -> Interval:
+    """Rate of one yes/no a trial, with its Wilson interval (Wilson 1927)."""
+    values = _numbers(outcomes)
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError("The Wilson interval is for yes/no outcomes: use `bootstrap` for rates.")
+    interval = stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
+    return Interval(float(values.mean()), float(interval.low), float(interval.high))
+
+
+def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
+    """Mean over trials, with its percentile bootstrap interval (10,000 resamples of trials)."""
+    numbers = _numbers(values)
+    if len(numbers) < 2:
+        raise ValueError("One trial says nothing about the spread: run at least 2, better 20.")
+    result = stats.bootstrap(
+        (numbers,),
+        np.mean,
+        n_resamples=10_000,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return Interval(float(numbers.mean()), float(low), float(high))
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Mean of first minus second over the same trials, with its interval.
+
+    For numbers, a bootstrap over trials. For yes/no outcomes, the adjusted Wald interval of Bonett
+    and Price (2012), which does not shrink to nothing when all pairs agree.
+    """
+    a, b = _pairs(first, second)
+    if len(a) < 2:
+        raise ValueError("One pair says nothing about the spread: run at least 2, better 40.")
+    if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
+        return bootstrap(a - b)
+    only_first = (np.sum(a > b) + 1) / (len(a) + 2)
+    only_second = (np.sum(a < b) + 1) / (len(a) + 2)
+    centre = only_first - only_second
+    error = np.sqrt((only_first + only_second - centre**2) / (len(a) + 2))
+    half = stats.norm.ppf(0.975) * error
+    estimate = float(np.mean(a - b))
+    return Interval(estimate, float(max(-1, centre - half)), float(min(1, centre + half)))
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """p-value of the exact McNemar test: two conditions, yes/no, on the same trials.
+
+    Only the pairs that disagree count; without an effect each is a fair coin.
+    """
+    a, b = _pairs(first, second)
+    if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
+        raise ValueError("McNemar's test is for yes/no outcomes: use `paired_difference`.")
+    only_first, only_second = int(np.sum(a > b)), int(np.sum(a < b))
+    if only_first + only_second == 0:
+        return 1.0
+    return float(stats.binomtest(only_first, only_first + only_second).pvalue)
+
+
+def summary(frame: pd.DataFrame, measure: str, by: Sequence[str] = ("condition",)) -> pd.DataFrame:
+    """One row a group: trials, mean and 95% interval of a measure (Wilson for yes/no)."""
+    if measure not in frame:
+        raise ValueError(f"No column {measure!r}: the frame has {', '.join(frame.columns)}.")
+    interval = wilson if frame[measure].dtype == bool else bootstrap
+    rows = [
+        {**dict(zip(by, keys, strict=True)), "trials": len(group)}
+        | interval(group[measure])._asdict()
+        for keys, group in frame.groupby(list(by), sort=False)
+    ]
+    return pd.DataFrame(rows).rename(columns={"estimate": measure})
+
+
+def paired(frame: pd.DataFrame, measure: str, by: str = "condition") -> pd.DataFrame:
+    """One row a trial, one column a condition. Raises ValueError if a trial lacks a condition."""
+    table = frame.pivot(index="trial", columns=by, values=measure)
+    missing = table.isna().any(axis=1)
+    if missing.any():
+        raise ValueError(
+            f"Trial {table.index[missing][0]} lacks a condition: paired comparisons need "
+            "every condition on every trial."
+        )
+    return table
+
+
+def _numbers(values: Sequence[float]) -> np.ndarray:
+    numbers = np.asarray(values, dtype=float)
+    if numbers.ndim != 1 or len(numbers) == 0:
+        raise ValueError(
+            f"Expected one value a trial and at least one trial, got shape {numbers.shape}."
+        )
+    if not np.isfinite(numbers).all():
+        raise ValueError("A value is missing or infinite: every trial must be counted.")
+    return numbers
+
+
+def _pairs(first: Sequence[float], second: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    a, b = _numbers(first), _numbers(second)
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} trials against {len(b)}: a pair needs both from one trial.")
+    return a, b

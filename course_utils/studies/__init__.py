@@ -1,0 +1,1 @@
+"""Studies, exported from the lessons that show them: see the first line of each module."""

@@ -1,0 +1,216 @@
+"""One `train()` for every victim and every surrogate of the course."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm.auto import trange
+
+from course_utils.data import Data
+from course_utils.defense import PLAIN, Defense
+from course_utils.models import Classifier
+
+Scenario = Literal["scratch", "finetune", "transfer"]
+SCENARIOS = ("scratch", "finetune", "transfer")
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot start or cannot go on."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a victim is trained.
+
+    optimizer: "sgd" (Nesterov momentum 0.9, learning rate rising and falling once over the whole
+        training, the one-cycle schedule) or "adam" (constant learning rate).
+    """
+
+    epochs: int = 20
+    batch_size: int = 100
+    lr: float = 0.05
+    weight_decay: float = 5e-4
+    optimizer: Literal["sgd", "adam"] = "sgd"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                f"{self} cannot train: epochs and batch_size must be at least 1, "
+                "lr positive and weight_decay not negative."
+            )
+        if self.optimizer not in ("sgd", "adam"):
+            raise ValueError(f"Unknown optimizer {self.optimizer!r}: use 'sgd' or 'adam'.")
+
+
+def train(
+    model: Classifier,
+    data: Data,
+    recipe: Recipe,
+    *,
+    scenario: Scenario = "scratch",
+    defense: Defense = PLAIN,
+    seed: int = 0,
+    progress: bool = False,
+    after_epoch: Callable[[Classifier, int], None] | None = None,
+) -> Classifier:
+    """Train a copy of `model` on `data` and return it in evaluation mode; `model` is untouched.
+
+    scenario: what the victim starts from.
+        "scratch": every weight is drawn anew from `seed`.
+        "finetune": training goes on from the given weights and every layer moves.
+        "transfer": the features stay as they are, BatchNorm statistics included; the head is drawn
+            anew from `seed` and refitted.
+    after_epoch: called with the model (in evaluation mode) and the number of epochs done, for
+        measurements along the way.
+
+    The same arguments give the same weights on the same machine and thread count. The random
+    state of the caller is not touched.
+
+    Raises TrainingError if the defense keeps no image, the classes do not fit the model, or the
+    loss stops being finite; ValueError for an unknown scenario.
+    """
+    if scenario not in SCENARIOS:
+        raise ValueError(f"Unknown scenario {scenario!r}: use one of {', '.join(SCENARIOS)}.")
+    if model.head.out_features != len(data.classes):
+        raise TrainingError(
+            f"The model has {model.head.out_features} classes, the data {len(data.classes)}."
+        )
+    if defense.keep is not None:
+        data = filtered(model, data, recipe, scenario, defense, seed)
+    with torch.random.fork_rng(), torch.enable_grad():
+        torch.manual_seed(seed)
+        victim = start(model, scenario).to(data.x.device)
+        parameters = [p for p in victim.parameters() if p.requires_grad]
+        generator = torch.Generator(data.x.device).manual_seed(seed)
+        batches = batches_in(len(data), recipe.batch_size)
+        optimizer, schedule = make_optimizer(parameters, recipe, batches)
+        for epoch in trange(recipe.epochs, desc="epochs", disable=not progress, leave=False):
+            set_training_mode(victim, scenario)
+            for rows in batch_rows(len(data), recipe.batch_size, defense.poisson, generator):
+                x, y = data.x[rows], data.y[rows]
+                set_gradients(victim, parameters, x, y, defense, generator)
+                optimizer.step()
+                schedule.step()
+            check_finite(parameters, epoch, recipe)
+            if after_epoch is not None:
+                after_epoch(victim.eval(), epoch + 1)
+    return victim.eval()
+
+
+def set_gradients(
+    victim: Classifier,
+    parameters: list[nn.Parameter],
+    x: Tensor,
+    y: Tensor,
+    defense: Defense,
+    generator: torch.Generator,
+) -> None:
+    """Put into each parameter's `.grad` the gradient that this step will follow."""
+    if defense.batch is not None and len(x) > 0:
+        x, y = defense.batch(victim, x, y, generator)
+    if defense.gradients is not None:
+        gradients = defense.gradients(victim, x, y, generator)
+    elif len(x) > 0:
+        gradients = torch.autograd.grad(cross_entropy(victim(x), y), parameters)
+    else:
+        gradients = [torch.zeros_like(p) for p in parameters]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+
+
+def start(model: Classifier, scenario: Scenario) -> Classifier:
+    """The copy that training starts from: weights redrawn or kept, features frozen or free."""
+    victim = copy.deepcopy(model)
+    victim.requires_grad_(True)
+    if scenario == "scratch":
+        redraw(victim)
+    if scenario == "transfer":
+        redraw(victim.head)
+        victim.features.requires_grad_(False)
+    return victim
+
+
+def redraw(module: nn.Module) -> None:
+    """Draw all weights of a module anew, each layer in its own default way."""
+    for layer in module.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+
+
+def set_training_mode(victim: Classifier, scenario: Scenario) -> None:
+    """Training mode; frozen features stay in evaluation mode so that BatchNorm does not move."""
+    victim.train()
+    if scenario == "transfer":
+        victim.features.eval()
+
+
+def batches_in(n: int, batch_size: int) -> int:
+    """Batches an epoch; the last one of a shuffled pass may be smaller."""
+    return -(-n // batch_size)
+
+
+def batch_rows(
+    n: int, batch_size: int, poisson: bool, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """The rows of each batch of one epoch: a shuffled pass, or as many Poisson samples."""
+    device = generator.device
+    if not poisson:
+        yield from torch.randperm(n, generator=generator, device=device).split(batch_size)
+        return
+    for _ in range(batches_in(n, batch_size)):
+        chosen = torch.rand(n, generator=generator, device=device) < batch_size / n
+        yield chosen.nonzero()[:, 0]
+
+
+def make_optimizer(
+    parameters: list[nn.Parameter], recipe: Recipe, batches: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """The optimizer of a recipe and its learning rate schedule, to be stepped at every batch."""
+    lr, decay = recipe.lr, recipe.weight_decay
+    if recipe.optimizer == "adam":
+        adam = torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+        return adam, torch.optim.lr_scheduler.ConstantLR(adam, factor=1.0)
+    sgd = torch.optim.SGD(
+        parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=decay, fused=True
+    )
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        sgd, max_lr=lr, total_steps=recipe.epochs * batches + 1, cycle_momentum=False
+    )
+    return sgd, cycle
+
+
+def filtered(
+    model: Classifier,
+    data: Data,
+    recipe: Recipe,
+    scenario: Scenario,
+    defense: Defense,
+    seed: int,
+) -> Data:
+    """The rows of the data that the defense keeps."""
+
+    def fit(part: Data) -> Classifier:
+        return train(model, part, recipe, scenario=scenario, seed=seed)
+
+    mask = defense.keep(data, fit)
+    if mask.dtype != torch.bool or mask.shape != (len(data),):
+        raise TrainingError(
+            f"Defense {defense.name!r} must return a boolean mask of shape ({len(data)},), "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}."
+        )
+    if not mask.any():
+        raise TrainingError(f"Defense {defense.name!r} keeps no image: loosen its limit.")
+    return data[mask]
+
+
+def check_finite(parameters: list[nn.Parameter], epoch: int, recipe: Recipe) -> None:
+    """Stop as soon as a weight is no longer a number."""
+    if not all(torch.isfinite(p).all() for p in parameters):
+        raise TrainingError(
+            f"Training diverged in epoch {epoch + 1} of {recipe.epochs}: the weights are no longer "
+            f"finite. Lower the learning rate (now {recipe.lr}) or look for extreme images."
+        )

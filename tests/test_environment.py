@@ -1,0 +1,107 @@
+"""pyproject.toml, requirements.txt and environment.yml agree; make installs once."""
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from tools.lessons import ROOT
+
+CONDA_NAMES = {"pytorch": "torch"}
+CONDA_ONLY = {"python", "pip"}
+needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+
+
+def declared() -> dict[str, Requirement]:
+    """The dependencies in pyproject.toml, those for development included."""
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        project = tomllib.load(file)["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["dev"]
+    return {canonicalize_name(line.name): line for line in map(Requirement, lines)}
+
+
+def conda_lines() -> list[str]:
+    """The dependency lines of environment.yml."""
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8").partition("dependencies:\n")[2]
+    return [line for line in text.splitlines() if line.strip() and line.strip() != "- pip:"]
+
+
+def test_environment_yml_has_the_same_packages():
+    conda = {}
+    for line in conda_lines():
+        entry = line.partition("#")[0].strip().removeprefix("- ")
+        if not entry.startswith("-e "):
+            wanted = Requirement(entry)
+            conda[canonicalize_name(CONDA_NAMES.get(wanted.name, wanted.name))] = wanted.specifier
+    for name in CONDA_ONLY:
+        conda.pop(name)
+    assert conda == {name: wanted.specifier for name, wanted in declared().items()}
+
+
+def test_environment_yml_says_what_uses_each_line():
+    assert [line for line in conda_lines() if not re.search(r"  # \w+", line)] == []
+    assert any(line.strip().startswith("- -e .") for line in conda_lines())
+
+
+def test_requirements_pin_exactly_the_direct_dependencies():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    wanted = declared()
+    assert {canonicalize_name(pin.name) for pin in pins} == set(wanted)
+    for pin in pins:
+        (specifier,) = pin.specifier
+        assert specifier.operator == "=="
+        assert Version(specifier.version) in wanted[canonicalize_name(pin.name)].specifier
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess:
+    """Run make without what an outer make would hand down."""
+    command = ["make", "--no-print-directory", "TORCH_INDEX=", *arguments]
+    clean = {"PATH": os.environ["PATH"]}
+    return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, encoding="utf-8")
+
+
+@needs_make
+def test_make_installs_once(tmp_path):
+    before = make("-n", "test", f"VENV={tmp_path}").stdout
+    assert before.index("install -r requirements.txt") < before.index("install --no-deps -e .")
+    assert before.index("install --no-deps -e .") < before.index(f"touch {tmp_path}/.installed")
+    (tmp_path / ".installed").touch()
+    for target in ("lab", "test", "lint", "notebooks", "results", "bench"):
+        assert "pip" not in make("-n", target, f"VENV={tmp_path}").stdout
+    for changed in ("requirements.txt", "pyproject.toml"):
+        again = make("-n", "-W", changed, "lab", f"VENV={tmp_path}").stdout
+        assert "install -r requirements.txt" in again
+
+
+@needs_make
+def test_make_takes_torch_from_another_index_first(tmp_path):
+    command = make("-n", "lab", f"VENV={tmp_path}", "TORCH_INDEX=https://example.org/cpu").stdout
+    pins = re.findall(r"^torch.*", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.M)
+    first = " ".join(["install --index-url https://example.org/cpu", *pins])
+    assert " ".join(command.split()).index(first) < command.index("install -r requirements.txt")
+
+
+@needs_make
+def test_make_refuses_an_old_python(tmp_path):
+    python = tmp_path / "python3.9"
+    python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1\n', encoding="utf-8")
+    python.chmod(0o755)
+    done = make("lab", f"VENV={tmp_path / 'venv'}", f"PYTHON={python}")
+    assert done.returncode and not (tmp_path / "venv").exists()
+    assert "needs Python 3.11 or newer" in done.stdout and "is Python 3.9.1" in done.stdout
+    assert "make lab PYTHON=python3.12" in done.stdout
+
+
+@needs_make
+def test_make_help_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    text = make().stdout
+    assert [name for name in targets if f"  make {name} " not in text] == []

@@ -1,0 +1,361 @@
+"""course_utils.statistics: intervals and tests against closed forms, known values and coverage."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from course_utils.statistics import (
+    Interval,
+    bootstrap,
+    mcnemar,
+    paired,
+    paired_difference,
+    summary,
+    wilson,
+)
+
+outcomes = st.lists(st.booleans(), min_size=1, max_size=60)
+rates = st.lists(st.floats(0, 1), min_size=2, max_size=12)
+pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60)
+
+
+def successes(k: int, n: int) -> list[bool]:
+    return [True] * k + [False] * (n - k)
+
+
+def counts(both: int, only_first: int, only_second: int, neither: int) -> tuple[list, list]:
+    """Two conditions with these numbers of pairs."""
+    first = successes(both, both) + successes(only_first, only_first + only_second)
+    second = successes(both, both) + [not value for value in first[both:]]
+    return first + [False] * neither, second + [False] * neither
+
+
+# Wilson
+
+
+def wilson_by_hand(k: int, n: int) -> tuple[float, float]:
+    """Wilson's interval as the two roots of (p - k/n)^2 = z^2 p (1 - p) / n."""
+    z = 1.959963984540054
+    a, b, c = 1 + z**2 / n, -(2 * k / n + z**2 / n), (k / n) ** 2
+    root = math.sqrt(max(0.0, b**2 - 4 * a * c))
+    return (-b - root) / (2 * a), (-b + root) / (2 * a)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 20), (7, 20), (20, 20), (33, 60)])
+def test_wilson_solves_its_equation(k, n):
+    interval = wilson(successes(k, n))
+    assert interval.estimate == k / n
+    assert (interval.low, interval.high) == pytest.approx(wilson_by_hand(k, n), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    [(1, 1, 0.207, 1), (0, 20, 0, 0.161), (10, 20, 0.299, 0.701), (30, 60, 0.377, 0.623)],
+)
+def test_wilson_gives_the_known_values(k, n, low, high):
+    assert wilson(successes(k, n)) == pytest.approx((k / n, low, high), abs=5e-4)
+
+
+def wilson_coverage(n: int, rate: float) -> float:
+    """How often the interval holds the true rate, summed over every possible outcome."""
+    intervals = [wilson(successes(k, n)) for k in range(n + 1)]
+    chance = stats.binom(n, rate).pmf
+    return sum(chance(k) for k, ends in enumerate(intervals) if ends.low <= rate <= ends.high)
+
+
+def test_wilson_covers_the_truth_often_enough():
+    coverage = [wilson_coverage(n, rate / 10) for n in (20, 30, 40) for rate in range(1, 10)]
+    assert min(coverage) > 0.92
+    assert np.mean(coverage) > 0.945
+
+
+@given(outcomes)
+def test_wilson_contains_its_estimate_and_stays_in_the_unit_interval(values):
+    interval = wilson(values)
+    assert -1e-12 <= interval.low <= interval.estimate + 1e-12
+    assert interval.estimate - 1e-12 <= interval.high <= 1 + 1e-12
+
+
+@given(outcomes, st.integers(2, 5))
+def test_wilson_narrows_with_more_trials_at_the_same_rate(values, times):
+    few, many = wilson(values), wilson(values * times)
+    assert many.estimate == pytest.approx(few.estimate)
+    assert many.high - many.low < few.high - few.low
+
+
+@given(outcomes)
+def test_wilson_is_the_same_for_success_and_failure(values):
+    success, failure = wilson(values), wilson([not value for value in values])
+    assert failure == pytest.approx((1 - success.estimate, 1 - success.high, 1 - success.low))
+
+
+def test_wilson_is_for_yes_and_no_only():
+    with pytest.raises(ValueError, match="use `bootstrap` for rates"):
+        wilson([0, 0.5, 1])
+
+
+# Bootstrap
+
+
+def test_bootstrap_agrees_with_the_normal_interval_on_many_trials():
+    values = np.random.default_rng(0).beta(2, 3, size=200)
+    half = 1.96 * values.std() / math.sqrt(200)
+    expected = (values.mean(), values.mean() - half, values.mean() + half)
+    assert bootstrap(values) == pytest.approx(expected, abs=0.003)
+
+
+def test_bootstrap_is_deterministic_and_its_seed_matters():
+    values = np.random.default_rng(0).random(20)
+    assert bootstrap(values) == bootstrap(values)
+    assert bootstrap(values, seed=1) != bootstrap(values, seed=2)
+
+
+@given(rates)
+def test_bootstrap_contains_the_mean_within_the_values(values):
+    interval = bootstrap(values)
+    assert interval.estimate == pytest.approx(np.mean(values))
+    assert min(values) - 1e-9 <= interval.low <= interval.estimate + 1e-9
+    assert interval.estimate - 1e-9 <= interval.high <= max(values) + 1e-9
+
+
+def test_bootstrap_of_equal_values_is_a_point():
+    assert bootstrap([0.25] * 5) == (0.25, 0.25, 0.25)
+
+
+def test_bootstrap_needs_two_trials():
+    with pytest.raises(ValueError, match="One trial says nothing about the spread"):
+        bootstrap([0.5])
+
+
+# Paired differences
+
+
+def bonett_price(both: int, only_first: int, only_second: int, neither: int) -> tuple:
+    """Bonett and Price (2012): Wald with one pair added to each cell that disagrees."""
+    n = both + only_first + only_second + neither
+    p, q = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
+    half = 1.959963984540054 * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    return p - q - half, p - q + half
+
+
+@pytest.mark.parametrize("table", [(10, 0, 0, 10), (5, 8, 2, 5), (0, 3, 3, 14), (1, 2, 17, 0)])
+def test_the_difference_of_yes_and_no_is_bonett_and_price(table):
+    n, (_, only_first, only_second, _) = sum(table), table
+    interval = paired_difference(*counts(*table))
+    low, high = bonett_price(*table)
+    assert interval.estimate == pytest.approx((only_first - only_second) / n)
+    assert (interval.low, interval.high) == pytest.approx((max(-1, low), min(1, high)))
+
+
+def test_agreement_in_all_pairs_leaves_doubt():
+    first, second = counts(10, 0, 0, 10)
+    interval = paired_difference(first, second)
+    assert interval.estimate == 0
+    assert interval.high == -interval.low > 0.05
+
+
+@pytest.mark.parametrize("n", [20, 40])
+@pytest.mark.parametrize(("p", "q"), [(0.3, 0.3), (0.5, 0.1), (0.1, 0.05), (0.7, 0.1), (0.05, 0)])
+def test_the_difference_of_yes_and_no_covers_the_truth_often_enough(n, p, q):
+    covered = 0.0
+    for only_first, only_second in product(range(n + 1), repeat=2):
+        same = n - only_first - only_second
+        if same >= 0:
+            interval = paired_difference(*counts(0, only_first, only_second, same))
+            if interval.low <= p - q <= interval.high:
+                cells = [only_first, only_second, same]
+                covered += stats.multinomial(n, [p, q, 1 - p - q]).pmf(cells)
+    assert covered >= 0.93
+
+
+@given(pairs)
+def test_the_difference_of_yes_and_no_contains_its_estimate(values):
+    interval = paired_difference(*zip(*values, strict=True))
+    assert -1 <= interval.low <= interval.estimate <= interval.high <= 1
+
+
+@given(pairs)
+def test_the_difference_changes_sign_with_the_order(values):
+    first, second = zip(*values, strict=True)
+    there, back = paired_difference(first, second), paired_difference(second, first)
+    assert back == pytest.approx((-there.estimate, -there.high, -there.low))
+
+
+def test_the_difference_of_numbers_is_a_bootstrap_of_the_differences():
+    generator = np.random.default_rng(0)
+    first, second = generator.random(20), generator.random(20)
+    assert paired_difference(first, second) == bootstrap(first - second)
+
+
+def test_pairing_removes_what_the_trials_share():
+    shared = np.random.default_rng(0).random(30)
+    interval = paired_difference(shared + 0.1, shared)
+    assert interval == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_a_difference_needs_two_pairs():
+    with pytest.raises(ValueError, match="One pair says nothing about the spread"):
+        paired_difference([True], [False])
+
+
+# McNemar
+
+
+def test_mcnemar_on_a_table_worked_by_hand():
+    # 8 against 2 of 10 fair coins: 2 * (C(10,0) + C(10,1) + C(10,2)) / 2^10
+    assert mcnemar(*counts(5, 8, 2, 5)) == pytest.approx(2 * (1 + 10 + 45) / 1024)
+
+
+def test_mcnemar_without_a_pair_that_disagrees_is_one():
+    assert mcnemar(*counts(5, 0, 0, 5)) == 1
+
+
+@given(pairs)
+def test_mcnemar_is_symmetric_and_a_probability(values):
+    first, second = zip(*values, strict=True)
+    assert mcnemar(first, second) == pytest.approx(mcnemar(second, first))
+    assert 0 < mcnemar(first, second) <= 1
+
+
+@given(pairs, st.integers(1, 20))
+def test_mcnemar_ignores_pairs_that_agree(values, more):
+    first, second = zip(*values, strict=True)
+    agreeing = (True,) * more
+    assert mcnemar(first + agreeing, second + agreeing) == mcnemar(first, second)
+
+
+def test_mcnemar_rarely_sees_an_effect_where_there_is_none():
+    n = 20
+    alarms = sum(
+        stats.binom(n, 0.5).pmf(k) for k in range(n + 1) if mcnemar(*counts(0, k, n - k, 0)) < 0.05
+    )
+    assert 0.01 < alarms <= 0.05
+
+
+def test_mcnemar_is_for_yes_and_no_only():
+    with pytest.raises(ValueError, match="use `paired_difference`"):
+        mcnemar([0.5, 1], [0, 1])
+
+
+# What all of them refuse
+
+
+@pytest.mark.parametrize("function", [wilson, bootstrap])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "at least one trial"),
+        ([[0, 1], [1, 0]], r"got shape \(2, 2\)"),
+        ([0, float("nan")], "missing or infinite"),
+        ([0, None], "missing or infinite"),
+        ([0, float("inf")], "missing or infinite"),
+    ],
+)
+def test_values_that_are_not_one_number_a_trial_are_refused(function, values, message):
+    with pytest.raises(ValueError, match=message):
+        function(values)
+
+
+@pytest.mark.parametrize("function", [paired_difference, mcnemar])
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([0, 1], [0, 1, 1], "2 trials against 3"),
+        ([0, 1], [0, float("nan")], "missing or infinite"),
+        ([], [], "at least one trial"),
+    ],
+)
+def test_values_that_are_no_pairs_are_refused(function, first, second, message):
+    with pytest.raises(ValueError, match=message):
+        function(first, second)
+
+
+def test_an_interval_prints_its_estimate_and_its_ends():
+    assert str(Interval(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
+
+
+# Frames
+
+
+def frame() -> pd.DataFrame:
+    """Three trials of two conditions: the attack always succeeds, clean never."""
+    return pd.DataFrame(
+        [
+            {"trial": trial, "condition": condition, "success": success, "accuracy": accuracy}
+            for trial in (3, 1, 2)
+            for condition, success, accuracy in (
+                ("clean", False, 0.9 + trial / 100),
+                ("attack", True, 0.8 + trial / 100),
+            )
+        ]
+    )
+
+
+def test_a_summary_of_yes_and_no_is_wilson():
+    table = summary(frame(), "success")
+    assert list(table.columns) == ["condition", "trials", "success", "low", "high"]
+    assert table.condition.tolist() == ["clean", "attack"]
+    assert table.trials.tolist() == [3, 3]
+    rows = table[["success", "low", "high"]].itertuples(index=False, name=None)
+    assert list(rows) == [wilson([False] * 3), wilson([True] * 3)]
+
+
+def test_a_summary_of_numbers_is_a_bootstrap():
+    table = summary(frame(), "accuracy")
+    row = table[table.condition == "attack"][["accuracy", "low", "high"]].iloc[0]
+    assert tuple(row) == pytest.approx(bootstrap([0.83, 0.81, 0.82]))
+
+
+def test_a_summary_groups_by_more_than_one_column():
+    both = pd.concat([frame().assign(defense=name) for name in ("plain", "clip")])
+    table = summary(both, "success", by=("condition", "defense"))
+    assert table[["condition", "defense"]].to_numpy().tolist() == [
+        ["clean", "plain"],
+        ["attack", "plain"],
+        ["clean", "clip"],
+        ["attack", "clip"],
+    ]
+    assert table.trials.tolist() == [3] * 4
+
+
+def test_a_summary_of_an_unknown_column_names_the_known_ones():
+    with pytest.raises(ValueError, match="No column 'asr': the frame has trial, condition, succ"):
+        summary(frame(), "asr")
+
+
+def test_a_summary_with_a_missing_value_is_refused():
+    broken = frame()
+    broken.loc[0, "accuracy"] = float("nan")
+    with pytest.raises(ValueError, match="missing or infinite"):
+        summary(broken, "accuracy")
+
+
+def test_paired_has_a_row_for_each_trial_and_a_column_for_each_condition():
+    table = paired(frame().sample(frac=1, random_state=0), "accuracy")
+    assert table.index.tolist() == [1, 2, 3]
+    assert table["clean"].tolist() == pytest.approx([0.91, 0.92, 0.93])
+    assert table["attack"].tolist() == pytest.approx([0.81, 0.82, 0.83])
+    difference = paired_difference(table["clean"], table["attack"])
+    assert difference == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_paired_yes_and_no_go_into_mcnemar():
+    table = paired(frame(), "success")
+    assert mcnemar(table["attack"], table["clean"]) == pytest.approx(0.25)
+
+
+def test_paired_refuses_a_trial_without_one_of_the_conditions():
+    with pytest.raises(ValueError, match="Trial 1 lacks a condition"):
+        paired(frame().drop(index=3), "accuracy")
+
+
+def test_paired_refuses_a_condition_that_comes_twice_in_a_trial():
+    twice = pd.concat([frame(), frame().tail(1)])
+    with pytest.raises(ValueError, match="duplicate"):
+        paired(twice, "accuracy")

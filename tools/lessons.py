@@ -1,0 +1,92 @@
+"""What the tools share: finding lessons, reading them, and comparing generated files."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def lesson_files(root: Path = ROOT, lesson: str | None = None) -> list[Path]:
+    """The notebooks of all lessons in order, or of one ("05")."""
+    found = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if not lesson:
+        return found
+    chosen = [path for path in found if path.name.startswith(f"{lesson.zfill(2)}_")]
+    if not chosen:
+        numbers = ", ".join(path.name[:2] for path in found) or "none"
+        sys.exit(f"No lesson {lesson!r} in notebooks/. There is: {numbers}.")
+    return chosen
+
+
+def read(path: Path) -> NotebookNode:
+    """Read a notebook, with an error that names the file when it is damaged."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:
+        raise ValueError(f"{path.name} is not a readable notebook: {error}") from error
+
+
+def to_text(nb: NotebookNode) -> str:
+    """The text of a notebook file."""
+    return nbformat.writes(nb).rstrip("\n") + "\n"
+
+
+def code_cells(nb: NotebookNode) -> list[NotebookNode]:
+    """The code cells in order."""
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def has_tag(cell: NotebookNode, tag: str) -> bool:
+    """Whether a cell carries a tag."""
+    return tag in cell.metadata.get("tags", [])
+
+
+def title(nb: NotebookNode) -> str:
+    """The first heading of the first cell, without the lesson's number."""
+    heading = re.search(r"^# (.+)$", nb.cells[0].source if nb.cells else "", re.MULTILINE)
+    if not heading:
+        raise ValueError("the first cell must hold the title, a line that begins with '# '")
+    return re.sub(r"^(Lesson\s+)?\d+\W+", "", heading[1].strip())
+
+
+def without_export(source: str) -> str:
+    """A cell's source without its export line."""
+    return source.partition("\n")[2] if source.startswith("#| export") else source
+
+
+def ruff(command: list[str], text: str, path: Path) -> str:
+    """Pass text through ruff, with the settings that hold for a file at this path."""
+    run = [sys.executable, "-m", "ruff", *command, "--quiet", "--stdin-filename", str(path), "-"]
+    done = subprocess.run(run, input=text, capture_output=True, encoding="utf-8")
+    if done.returncode:
+        raise ValueError(f"ruff could not read {path.name}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step, and only when its text changes."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def differences(expected: dict[Path, str], found: Iterable[Path]) -> list[str]:
+    """How the generated files on disk differ from what the notebooks give."""
+    problems = []
+    for path, text in expected.items():
+        if not path.exists():
+            problems.append(f"{path} is missing: run make notebooks")
+        elif path.read_text(encoding="utf-8") != text:
+            problems.append(f"{path} differs from what its notebook gives: run make notebooks")
+    extra = sorted(set(found) - set(expected))
+    return problems + [f"{path} comes from no notebook: delete it" for path in extra]

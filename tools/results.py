@@ -1,0 +1,39 @@
+"""Run studies and store their rows: python -m tools.results [--lesson 05] [--jobs 2]."""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+import time
+
+import course_utils.studies
+from course_utils.stored import Study, run_study
+
+
+def studies(lesson: str | None = None) -> list[Study]:
+    """Every study that a module of course_utils.studies holds, or those of one lesson ("05")."""
+    found = []
+    for module in sorted(info.name for info in pkgutil.iter_modules(course_utils.studies.__path__)):
+        values = vars(importlib.import_module(f"course_utils.studies.{module}")).values()
+        found += [value for value in values if isinstance(value, Study) and value not in found]
+    return [study for study in found if not lesson or study.lesson == lesson.zfill(2)]
+
+
+def main() -> None:
+    """Run the chosen studies one after another."""
+    parser = argparse.ArgumentParser(description="Run studies and store their rows.")
+    parser.add_argument("--lesson", help="only the studies of this one, like 05")
+    parser.add_argument("--jobs", type=int, help="trials at the same time (default: one a core)")
+    options = parser.parse_args()
+    chosen = studies(options.lesson)
+    if not chosen:
+        sys.exit(f"No study for lesson {options.lesson!r} in course_utils/studies/.")
+    for study in chosen:
+        start = time.perf_counter()
+        print(f"lesson {study.lesson}: {study.name} ...", flush=True)
+        rows = len(run_study(study, jobs=options.jobs))
+        print(f"  {rows} rows in {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
