@@ -15,14 +15,14 @@ from course_utils.threat import Indiscriminate, Poison, Targeted
 from course_utils.training import Recipe, train
 from course_utils.trials import compare, run_trials, with_controls
 
-RECIPE = Recipe(epochs=4, batch_size=10, lr=0.2)
+RECIPE = Recipe(epochs=8, batch_size=10, lr=0.1)
 
 
 def blobs(seed: int, n: int = 60) -> Data:
     """Dark and bright noisy images, labelled 0 and 1."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % 2
-    x = 0.8 * torch.rand(n, 1, 4, 4, generator=generator) + 0.2 * y[:, None, None, None]
+    x = 0.7 * torch.rand(n, 1, 4, 4, generator=generator) + 0.3 * y[:, None, None, None]
     return Data(x, y, ("dark", "bright"))
 
 

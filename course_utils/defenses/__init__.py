@@ -1,0 +1,1 @@
+"""Defenses, exported from the lessons that build them: see the first line of each module."""
