@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import dis
 import hashlib
 import inspect
 import io
@@ -147,6 +148,7 @@ def _reach_value(name: str, value: object, found: dict[object, str]) -> None:
         for key, entry in value.items():
             _reach_value(f"{name}[{key!r}]", entry, found)
     elif dataclasses.is_dataclass(value):
+        _reach(type(value), found)
         for key, entry in vars(value).items():
             _reach_value(f"{name}.{key}", entry, found)
     elif isinstance(value, (bool, int, float, str, tuple, range)):
@@ -163,8 +165,10 @@ def _methods(item: type) -> list[types.FunctionType]:
 
 
 def _names(code: types.CodeType) -> set[str]:
+    """The global names that a piece of code reads; an attribute may be called alike."""
+    names = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
     inner = [_names(const) for const in code.co_consts if isinstance(const, types.CodeType)]
-    return set(code.co_names).union(*inner)
+    return names.union(*inner)
 
 
 def _source(item: Callable | type) -> str:

@@ -387,7 +387,7 @@ def test_poisson_sampling_learns_and_repeats(images, held_out):
 
 
 def test_a_shuffled_pass_takes_every_row_once():
-    batches = list(batch_rows(23, 5, None, torch.Generator().manual_seed(0)))
+    batches = list(batch_rows(23, 5, False, torch.Generator().manual_seed(0)))
     assert [len(batch) for batch in batches] == [5, 5, 5, 5, 3]
     assert sorted(torch.cat(batches).tolist()) == list(range(23))
 

@@ -11,7 +11,7 @@ import torch
 from course_utils.data import Data
 from course_utils.defense import PLAIN, Defense
 from course_utils.models import build
-from course_utils.threat import Indiscriminate, Poison, Targeted
+from course_utils.threat import Indiscriminate, Poison
 from course_utils.training import Recipe, train
 from course_utils.trials import compare, run_trials, with_controls
 
@@ -157,26 +157,36 @@ def test_the_poison_reaches_the_victim(frame):
     assert means["clean"] > means["flipped"] + 0.3
 
 
-def test_the_defense_and_the_scenario_reach_the_victim():
-    data, test = blobs(0), blobs(1000)
+class SumOfWeights:
+    """Not a goal of any attacker, but it tells any two victims apart."""
+
+    def measure(self, model, test):
+        return {"sum": sum(parameter.sum().item() for parameter in model.parameters())}
+
+
+def test_the_seed_the_scenario_and_the_defense_reach_the_victim():
+    data, goal = blobs(0), SumOfWeights()
     model = build("mlp", data.shape, 2, width=8)
-    defense = Defense("dark", batch=lambda model, x, y, generator: (x * 0, y))
-    goal = Targeted(test.x[0], true_class=0, adversarial_class=1)
+    defense = Defense("dark", batch=lambda model, x, y, generator: (x / 2, y))
+    arguments = {"scenario": "transfer", "seed": 7}
     (row,) = compare(
         {"clean": None},
         goal=goal,
         data=data,
-        test=test,
+        test=data,
         model=model,
         recipe=RECIPE,
-        seed=7,
-        scenario="transfer",
         defenses=[defense],
+        **arguments,
     )
-    victim = train(model, data, RECIPE, scenario="transfer", defense=defense, seed=7)
-    measured = goal.measure(victim, test)
-    assert row == {"condition": "clean", "defense": "dark", **measured, "seconds": row["seconds"]}
+    victim = train(model, data, RECIPE, defense=defense, **arguments)
     assert row["seconds"] > 0
+    assert row == {
+        "condition": "clean",
+        "defense": "dark",
+        **goal.measure(victim, data),
+        "seconds": row["seconds"],
+    }
 
 
 # with_controls

@@ -1,0 +1,302 @@
+"""course_utils.stored: studies on disk, and how a stale or damaged one is found out."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from course_utils.stored import (
+    Study,
+    StudyError,
+    code_hash,
+    load_manifest,
+    load_study,
+    machine,
+    run_study,
+)
+from course_utils.trials import compare
+
+
+def coin_trial(seed: int) -> list[dict]:
+    """Two conditions, with a text, a yes/no and a number of many digits each."""
+    return [
+        {"condition": name, "success": seed % 2 == 0, "accuracy": seed / 3 + shift}
+        for name, shift in (("clean", 0.5), ("attack", 0.25))
+    ]
+
+
+def failing_trial(seed: int) -> list[dict]:
+    raise RuntimeError("the attack failed")
+
+
+STUDY = Study("coins", lesson="07", trial=coin_trial, seeds=range(3))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with the stored study."""
+    run_study(STUDY, folder=tmp_path)
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# Round trip
+
+
+def test_a_stored_study_comes_back_to_six_digits(tmp_path):
+    frame = run_study(STUDY, folder=tmp_path)
+    stored = load_study(STUDY, tmp_path)
+    pd.testing.assert_frame_equal(stored, frame, rtol=1e-5)
+    assert stored.success.dtype == bool
+    assert stored.accuracy[3] == 0.583333
+
+
+def test_two_files_are_stored_and_no_other(folder):
+    assert set(contents(folder)) == {"coins.csv", "coins.json"}
+
+
+def test_the_folder_is_made(tmp_path):
+    run_study(STUDY, folder=tmp_path / "data" / "results")
+    assert len(load_study(STUDY, tmp_path / "data" / "results")) == 6
+
+
+def test_the_manifest_says_where_the_numbers_come_from(folder):
+    manifest = json.loads((folder / "coins.json").read_text())
+    assert manifest["study"] == "coins"
+    assert manifest["lesson"] == "07"
+    assert manifest["seeds"] == [0, 1, 2]
+    assert manifest["columns"] == ["trial", "condition", "success", "accuracy"]
+    assert manifest["rows"] == 6
+    assert manifest["machine"] == machine()
+    assert set(manifest["versions"]) == {"python", "torch", "torchvision", "numpy"}
+    assert load_manifest(STUDY, folder)["code"] == manifest["code"] == code_hash(coin_trial)
+
+
+# Missing, damaged, of other seeds
+
+
+@pytest.mark.parametrize("name", ["coins.csv", "coins.json"])
+def test_a_missing_file_is_named_with_its_remedy(name, folder):
+    (folder / name).unlink()
+    with pytest.raises(StudyError, match=f"no stored {name}. Run `make results LESSON=07`"):
+        load_study(STUDY, folder)
+
+
+def test_an_edited_frame_is_found_out(folder):
+    path = folder / "coins.csv"
+    path.write_text(path.read_text().replace("False", "True", 1))
+    with pytest.raises(StudyError, match=r"coins.csv differs .* `git checkout .* LESSON=07"):
+        load_study(STUDY, folder)
+
+
+@pytest.mark.parametrize("length", [0, 1, 60, -1])
+def test_a_truncated_frame_is_found_out(length, folder):
+    path = folder / "coins.csv"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(StudyError, match="edited or cut short"):
+        load_study(STUDY, folder)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"\xff\xfe", b"[]", b"null", b'{"seeds": [0, 1, 2]}']
+)
+def test_an_unreadable_manifest_is_found_out(damage, folder):
+    (folder / "coins.json").write_bytes(damage)
+    with pytest.raises(StudyError, match=r"manifest coins.json cannot be read .* LESSON=07"):
+        load_study(STUDY, folder)
+
+
+@pytest.mark.parametrize("seeds", [range(4), range(2), [2, 1, 0], [0, 1, 5]])
+def test_other_seeds_are_found_out(seeds, folder):
+    with pytest.raises(StudyError, match=r"other seeds. Run `make results LESSON=07`"):
+        load_study(Study("coins", "07", coin_trial, seeds), folder)
+
+
+def test_other_code_is_found_out(folder):
+    with pytest.raises(StudyError, match=r"is stale: .* Run `make results LESSON=07`"):
+        load_study(Study("coins", "07", compare, range(3)), folder)
+
+
+# Nothing half-written
+
+
+def test_a_failing_trial_stores_nothing(tmp_path):
+    with pytest.raises(RuntimeError, match="the attack failed"):
+        run_study(Study("coins", "07", failing_trial, range(3)), folder=tmp_path)
+    assert contents(tmp_path) == {}
+
+
+def test_a_failing_trial_leaves_the_old_files_alone(folder):
+    before = contents(folder)
+    with pytest.raises(RuntimeError, match="the attack failed"):
+        run_study(Study("coins", "07", failing_trial, range(3)), folder=folder)
+    assert contents(folder) == before
+    load_study(STUDY, folder)
+
+
+def test_a_run_that_is_cut_off_between_the_files_is_found_out(folder, monkeypatch):
+    replaced = os.replace
+
+    def cut_off(source, target):
+        if str(target).endswith(".json"):
+            raise KeyboardInterrupt
+        replaced(source, target)
+
+    def other_numbers(seed):
+        return [{"condition": "clean", "success": True, "accuracy": 1.0}]
+
+    monkeypatch.setattr(os, "replace", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(Study("coins", "07", other_numbers, range(3)), folder=folder)
+    with pytest.raises(StudyError, match=r"coins.csv differs"):
+        load_study(STUDY, folder)
+
+
+# The hash of the code
+
+SOURCE = '''
+"""A study."""
+from dataclasses import dataclass
+
+LIMIT = 3
+UNUSED = 3
+epsilon = 5
+SHARES = {"low": 0.1, "high": (0.5, 0.9)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may be set."""
+
+    epsilon: float = 0.1
+    steps: int = 10
+
+    def total(self) -> float:
+        """All steps together."""
+        return self.epsilon * scale(self.steps)
+
+
+SETTINGS = Settings(steps=7)
+
+
+def scale(value):
+    """Bring a value to size."""
+    return value * LIMIT
+
+
+def not_reached(value):
+    return value
+
+
+def trial(seed):
+    """One trial."""
+    # Scaled first.
+    rows = [scale(seed) for share in SHARES.values()]
+    return [{"value": value, "total": SETTINGS.total()} for value in rows]
+'''
+
+
+@pytest.fixture
+def hash_of(tmp_path, monkeypatch):
+    """Hashes the `trial` of a module of the course with the given source."""
+    numbers = count()
+
+    def hash_of(source: str, name: str = "course_utils.studies.sample") -> str:
+        path = tmp_path / str(next(numbers)) / "sample.py"
+        path.parent.mkdir()
+        path.write_text(source)
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return code_hash(module.trial)
+
+    return hash_of
+
+
+def edited(old: str, new: str) -> str:
+    assert SOURCE.count(old) == 1
+    return SOURCE.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("scale(seed)", "scale(seed + 1)"),
+        ("value * LIMIT", "value + LIMIT"),
+        ("\nLIMIT = 3", "\nLIMIT = 4"),
+        ('"low": 0.1', '"low": 0.2'),
+        ("(0.5, 0.9)", "(0.5, 0.8)"),
+        ("steps=7", "steps=8"),
+        ("epsilon: float = 0.1", "epsilon: float = 0.2"),
+        ("self.epsilon * scale", "self.epsilon + scale"),
+    ],
+)
+def test_a_change_of_code_that_the_trial_reaches_changes_the_hash(old, new, hash_of):
+    assert hash_of(edited(old, new)) != hash_of(SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('    """One trial."""\n', ""),
+        ("Bring a value to size.", "Make it larger."),
+        ("What may be set.", "The settings."),
+        ("All steps together.", "The sum."),
+        ("    # Scaled first.\n", ""),
+        ("value * LIMIT", "(value\n        * LIMIT)"),
+        ("UNUSED = 3", "UNUSED = 4"),
+        ("\nepsilon = 5", "\nepsilon = 6"),
+        ("    return value\n\n", "    return -value\n\n"),
+        ("LIMIT = 3", "\n\n\nLIMIT = 3"),
+    ],
+)
+def test_words_layout_and_code_out_of_reach_do_not_change_the_hash(old, new, hash_of):
+    source = SOURCE.replace("UNUSED = 3", "IDLE = 3") if old == "LIMIT = 3" else SOURCE
+    assert source.count(old) == 1
+    assert hash_of(source.replace(old, new)) == hash_of(source)
+
+
+def test_the_place_of_the_code_does_not_change_the_hash(hash_of):
+    assert hash_of(SOURCE, "course_utils.attacks.sample") == hash_of(SOURCE)
+    assert hash_of(SOURCE, "__main__") == hash_of(SOURCE)
+
+
+def test_a_change_in_another_module_of_the_course_changes_the_hash(monkeypatch):
+    before = code_hash(compare)
+    monkeypatch.setattr("course_utils.training.SCENARIOS", ("scratch", "finetune"))
+    assert code_hash(compare) != before
+
+
+def test_libraries_do_not_count(hash_of):
+    source = "import numpy as np\n\ndef trial(seed):\n    return np.arange(seed)\n"
+    other = source.replace("import numpy as np", "import pandas as np")
+    assert hash_of(source) == hash_of(other)
+
+
+def test_the_hash_is_the_same_in_another_process():
+    code = (
+        "from course_utils.stored import code_hash\n"
+        "from course_utils.trials import compare\n"
+        "print(code_hash(compare))\n"
+    )
+    here = code_hash(compare)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("1", "2")
+    ]
+    assert [process.communicate()[0].strip() for process in processes] == [here, here]
