@@ -113,11 +113,12 @@ def build(
 def predict(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
     """The predicted class (N,) of each image (N, C, H, W), in evaluation mode.
 
-    The model is left in the mode in which it came.
+    Every layer is left in the mode in which it came: frozen features stay frozen.
     """
-    was_training = model.training
+    modes = [(layer, layer.training) for layer in model.modules()]
     model.eval()
     try:
         return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
     finally:
-        model.train(was_training)
+        for layer, training in modes:
+            layer.training = training

@@ -84,20 +84,29 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 
 def summary(frame: pd.DataFrame, measure: str, by: Sequence[str] = ("condition",)) -> pd.DataFrame:
-    """One row a group: trials, mean and 95% interval of a measure (Wilson for yes/no)."""
-    if measure not in frame:
-        raise ValueError(f"No column {measure!r}: the frame has {', '.join(frame.columns)}.")
+    """One row a group: trials, mean and 95% interval of a measure (Wilson for yes/no).
+
+    Raises ValueError for an unknown column, and if a trial comes twice in a group.
+    """
+    by = [by] if isinstance(by, str) else list(by)
+    _require(frame, "trial", measure, *by)
+    _once_a_trial(frame, by)
     interval = wilson if frame[measure].dtype == bool else bootstrap
     rows = [
         {**dict(zip(by, keys, strict=True)), "trials": len(group)}
         | interval(group[measure])._asdict()
-        for keys, group in frame.groupby(list(by), sort=False)
+        for keys, group in frame.groupby(by, sort=False, dropna=False)
     ]
     return pd.DataFrame(rows).rename(columns={"estimate": measure})
 
 
 def paired(frame: pd.DataFrame, measure: str, by: str = "condition") -> pd.DataFrame:
-    """One row a trial, one column a condition. Raises ValueError if a trial lacks a condition."""
+    """One row a trial, one column a condition.
+
+    Raises ValueError if a trial lacks a condition or has it twice, and for an unknown column.
+    """
+    _require(frame, "trial", measure, by)
+    _once_a_trial(frame, [by])
     table = frame.pivot(index="trial", columns=by, values=measure)
     missing = table.isna().any(axis=1)
     if missing.any():
@@ -106,6 +115,24 @@ def paired(frame: pd.DataFrame, measure: str, by: str = "condition") -> pd.DataF
             "every condition on every trial."
         )
     return table
+
+
+def _require(frame: pd.DataFrame, *columns: str) -> None:
+    for name in columns:
+        if name not in frame:
+            raise ValueError(f"No column {name!r}: the frame has {', '.join(frame.columns)}.")
+
+
+def _once_a_trial(frame: pd.DataFrame, by: list[str]) -> None:
+    """Counting a trial twice would narrow every interval."""
+    twice = frame.duplicated(["trial", *by])
+    if twice.any():
+        row = frame[twice].iloc[0]
+        group = ", ".join(str(row[name]) for name in by)
+        raise ValueError(
+            f"Trial {row['trial']} has more than one row of {group}: choose one of them first, or "
+            "group `by` the column that tells them apart."
+        )
 
 
 def _numbers(values: Sequence[float]) -> np.ndarray:

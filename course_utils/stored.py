@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import dis
+import functools
 import hashlib
 import inspect
 import io
@@ -12,7 +13,7 @@ import platform
 import textwrap
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +50,9 @@ class Study:
 def run_study(study: Study, jobs: int | None = None, folder: Path = RESULTS) -> pd.DataFrame:
     """Run a study and store its frame (NAME.csv) with its manifest (NAME.json)."""
     begin = time.perf_counter()
+    code = code_hash(study.trial)  # of the code that runs, whatever is edited meanwhile
     frame = run_trials(study.trial, study.seeds, jobs)
-    text = frame.to_csv(index=False, float_format="%.6g")
+    text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     manifest = {
         "study": study.name,
         "lesson": study.lesson,
@@ -58,7 +60,7 @@ def run_study(study: Study, jobs: int | None = None, folder: Path = RESULTS) -> 
         "columns": list(frame.columns),
         "rows": len(frame),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "code": code_hash(study.trial),
+        "code": code,
         "versions": {"python": platform.python_version(), **package_versions()},
         "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
@@ -73,23 +75,26 @@ def run_study(study: Study, jobs: int | None = None, folder: Path = RESULTS) -> 
 def load_study(study: Study, folder: Path = RESULTS) -> pd.DataFrame:
     """The stored frame of a study.
 
-    Raises StudyError if it is missing, damaged, or stale: made by other code or other seeds.
+    Raises StudyError if it is missing, damaged, or stale: made by other code or other seeds. Code
+    that was typed into a notebook is not compared: it may hold a reader's own solutions.
     """
     manifest = load_manifest(study, folder)
-    text = (folder / f"{study.name}.csv").read_bytes()
-    if hashlib.sha256(text).hexdigest() != manifest["sha256"]:
+    # As text, so that line ends changed by git on Windows do not count as damage.
+    text = (folder / f"{study.name}.csv").read_text(encoding="utf-8", errors="replace")
+    if hashlib.sha256(text.encode()).hexdigest() != manifest["sha256"]:
         raise StudyError(
             f"{study.name}.csv differs from what its manifest promises: it was edited or cut "
             f"short. Restore it with `git checkout -- data/results`, or: {study.remedy}"
         )
     if manifest["seeds"] != list(study.seeds):
         raise StudyError(f"The stored study {study.name} has other seeds. {study.remedy}")
-    if manifest["code"] != code_hash(study.trial):
+    in_a_notebook = getattr(study.trial, "__module__", None) == "__main__"
+    if not in_a_notebook and manifest["code"] != code_hash(study.trial):
         raise StudyError(
             f"The stored study {study.name} is stale: the code it depends on has changed since. "
             f"{study.remedy}"
         )
-    return pd.read_csv(io.BytesIO(text))
+    return pd.read_csv(io.StringIO(text))
 
 
 def load_manifest(study: Study, folder: Path = RESULTS) -> dict:
@@ -121,57 +126,106 @@ def code_hash(function: Callable) -> str:
     """A hash of a function and of all the course's code that it reaches.
 
     Comments, docstrings and layout do not count. Code is the course's if it was defined in
-    `course_utils` or in a notebook; the constants that such code uses count with their value.
+    `course_utils` or in a notebook; the constants that such code names count with their value, if
+    they are numbers, texts, containers or dataclasses of these (tensors and arrays do not count).
     """
-    found: dict[object, str] = {}
-    _reach(function, found)
-    text = "\n".join(sorted(found.values()))
+    text = "\n".join(sorted(set(_reach("trial", function, set()))))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _reach(item: Callable | type, found: dict[object, str]) -> None:
-    """Add the source of a function or class to `found`, and whatever its code names."""
-    item = inspect.unwrap(item)
-    if item in found or not _is_ours(item):
-        return
-    found[item] = f"{item.__qualname__}\n{_source(item)}"
-    for function in [item] if isinstance(item, types.FunctionType) else _methods(item):
-        for name in _names(function.__code__):
-            if name in function.__globals__:
-                _reach_value(name, function.__globals__[name], found)
-
-
-def _reach_value(name: str, value: object, found: dict[object, str]) -> None:
+def _reach(name: str, value: object, seen: set) -> Iterator[str]:
+    """What a name stands for, as text, and all that this reaches in turn."""
+    if callable(value):
+        value = inspect.unwrap(value)
     if isinstance(value, (types.FunctionType, type)):
-        _reach(value, found)
+        yield from _reach_code(value, seen)
+    elif isinstance(value, functools.partial):
+        yield from _reach(name, (value.func, value.args, value.keywords), seen)
     elif isinstance(value, dict):
         for key, entry in value.items():
-            _reach_value(f"{name}[{key!r}]", entry, found)
+            yield from _reach(f"{name}[{key!r}]", entry, seen)
+    elif isinstance(value, (tuple, list)):
+        for position, entry in enumerate(value):
+            yield from _reach(f"{name}[{position}]", entry, seen)
     elif dataclasses.is_dataclass(value):
-        _reach(type(value), found)
-        for key, entry in vars(value).items():
-            _reach_value(f"{name}.{key}", entry, found)
-    elif isinstance(value, (bool, int, float, str, tuple, range)):
-        found[name] = f"{name} = {value!r}"
+        yield from _reach_code(type(value), seen)
+        for field in dataclasses.fields(value):
+            yield from _reach(f"{name}.{field.name}", getattr(value, field.name), seen)
+    elif isinstance(value, (set, frozenset)):
+        yield f"{name} = {sorted(map(repr, value))}"
+    elif isinstance(value, (bool, int, float, str, range)):
+        yield f"{name} = {value!r}"
 
 
-def _is_ours(item: Callable | type) -> bool:
-    return item.__module__ == "__main__" or item.__module__.split(".")[0] == "course_utils"
+def _reach_code(item: types.FunctionType | type, seen: set) -> Iterator[str]:
+    """The source of a function or class of the course, and all that it uses."""
+    if item in seen or not _is_ours(item.__module__):
+        return
+    seen.add(item)
+    yield f"{item.__qualname__}\n{_source(item)}"
+    for base in getattr(item, "__bases__", ()):
+        yield from _reach_code(base, seen)
+    members = vars(item) if isinstance(item, type) else {"": item}
+    for name, member in members.items():
+        function = _function(member)
+        if _is_written(function):
+            yield from _reach_uses(function, seen)
+        elif not name.startswith("__") and not callable(member):
+            yield from _reach(f"{item.__qualname__}.{name}", member, seen)
 
 
-def _methods(item: type) -> list[types.FunctionType]:
-    members = [getattr(value, "fget", value) for value in vars(item).values()]
-    return [inspect.unwrap(value) for value in members if isinstance(value, types.FunctionType)]
+def _reach_uses(function: types.FunctionType, seen: set) -> Iterator[str]:
+    """The globals, defaults and enclosing values that the code of a function uses."""
+    for name, value in _globals(function):
+        yield from _reach(name, value, seen)
+    defaults = (function.__defaults__, function.__kwdefaults__)
+    yield from _reach(f"{function.__qualname__} defaults", defaults, seen)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        yield from _reach(f"{function.__qualname__}.{name}", cell.cell_contents, seen)
 
 
-def _names(code: types.CodeType) -> set[str]:
-    """The global names that a piece of code reads; an attribute may be called alike."""
-    names = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
-    inner = [_names(const) for const in code.co_consts if isinstance(const, types.CodeType)]
-    return names.union(*inner)
+def _globals(function: types.FunctionType) -> Iterator[tuple[str, object]]:
+    """The globals that a function reads; of a module of the course, what it names there."""
+    read, attributes = _names(function.__code__)
+    for name in read & function.__globals__.keys():
+        value = function.__globals__[name]
+        if not isinstance(value, types.ModuleType):
+            yield name, value
+        elif _is_ours(value.__name__):
+            for attribute in attributes & vars(value).keys():
+                yield attribute, vars(value)[attribute]
 
 
-def _source(item: Callable | type) -> str:
+def _names(code: types.CodeType) -> tuple[set[str], set[str]]:
+    """The globals that a piece of code reads, and the attributes it asks for."""
+    read = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
+    attributes = set(code.co_names)
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            inner_read, inner_attributes = _names(inner)
+            read, attributes = read | inner_read, attributes | inner_attributes
+    return read, attributes
+
+
+def _function(member: object) -> object:
+    """The function behind a method, property, static method or class method."""
+    return inspect.unwrap(getattr(member, "fget", getattr(member, "__func__", member)))
+
+
+def _is_written(item: object) -> bool:
+    """Whether it is a function of the course, not one that a dataclass made for itself."""
+    return (
+        isinstance(item, types.FunctionType)
+        and _is_ours(item.__module__)
+        and item.__code__.co_filename != "<string>"
+    )
+
+
+def _is_ours(module: str) -> bool:
+    return module == "__main__" or module.split(".")[0] == "course_utils"
+
+
+def _source(item: types.FunctionType | type) -> str:
     """The source without comments, docstrings and layout."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(item)))
     for node in ast.walk(tree):
@@ -182,5 +236,5 @@ def _source(item: Callable | type) -> str:
 
 def _write(path: Path, text: str) -> None:
     part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8", newline="\n")
     os.replace(part, path)

@@ -27,7 +27,7 @@ class Indiscriminate:
         return {"accuracy": accuracy(model, test)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Targeted:
     """The attacker wants one image, of `true_class`, to be classified as `adversarial_class`.
 
@@ -100,7 +100,12 @@ Goal = Indiscriminate | Targeted | Backdoor
 
 
 def accuracy(model: nn.Module, data: Data) -> float:
-    """The share of images that the model classifies correctly."""
+    """The share of images that the model classifies correctly.
+
+    Raises ThreatModelError if there is no image.
+    """
+    if len(data) == 0:
+        raise ThreatModelError("The test data is empty: accuracy needs at least one image.")
     return (predict(model, data.x) == data.y).float().mean().item()
 
 
@@ -139,13 +144,15 @@ class ThreatModel:
     def shares(self, data: Data, adversarial_class: int) -> str:
         """The budget as a share of the data and of the adversarial class, ready to print."""
         size = int((data.y == adversarial_class).sum())
+        if size == 0:
+            raise ThreatModelError(f"The data has no image of class {adversarial_class}.")
         return (
             f"{self.budget} images: {self.budget / len(data):.1%} of the data, "
             f"{self.budget / size:.1%} of class {data.classes[adversarial_class]}"
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Poison:
     """The images and labels that an attack brings.
 
@@ -170,6 +177,11 @@ class Poison:
         Raises ThreatModelError that names the first image that breaks a rule, and by how much.
         """
         self._check_form(data)
+        if threat.budget > len(data):
+            raise ThreatModelError(
+                f"The budget of {threat.budget} is larger than the training data ({len(data)} "
+                "images): state the budget as a number of images."
+            )
         if len(self) > threat.budget:
             raise ThreatModelError(
                 f"{len(self)} poisons, but the budget is {threat.budget}: "
@@ -241,6 +253,13 @@ class Poison:
                 f"Poison images have shape {tuple(self.images.shape[1:])}, "
                 f"the training images {tuple(data.x.shape[1:])}."
             )
+        for name, tensor, dtype in (
+            ("images", self.images, torch.float32),
+            ("labels", self.labels, torch.int64),
+            ("base rows", self.base, torch.int64),
+        ):
+            if tensor is not None and tensor.dtype != dtype:
+                raise ThreatModelError(f"The poison's {name} are {tensor.dtype}, expected {dtype}.")
         if self.labels.shape != (len(self),):
             raise ThreatModelError(
                 f"{len(self)} poison images, but labels of shape {tuple(self.labels.shape)}."

@@ -70,11 +70,13 @@ def train(
     The same arguments give the same weights on the same machine and thread count. The random
     state of the caller is not touched.
 
-    Raises TrainingError if the defense keeps no image, the classes do not fit the model, or the
-    loss stops being finite; ValueError for an unknown scenario.
+    Raises TrainingError if there is no image or the defense keeps none, the classes do not fit the
+    model, or the loss stops being finite; ValueError for an unknown scenario.
     """
     if scenario not in SCENARIOS:
         raise ValueError(f"Unknown scenario {scenario!r}: use one of {', '.join(SCENARIOS)}.")
+    if len(data) == 0:
+        raise TrainingError("There is no image to train on.")
     if model.head.out_features != len(data.classes):
         raise TrainingError(
             f"The model has {model.head.out_features} classes, the data {len(data.classes)}."
@@ -89,10 +91,9 @@ def train(
         batches = batches_in(len(data), recipe.batch_size)
         optimizer, schedule = make_optimizer(parameters, recipe, batches)
         for epoch in trange(recipe.epochs, desc="epochs", disable=not progress, leave=False):
-            set_training_mode(victim, scenario)
             for rows in batch_rows(len(data), recipe.batch_size, defense.poisson, generator):
                 x, y = data.x[rows], data.y[rows]
-                set_gradients(victim, parameters, x, y, defense, generator)
+                set_gradients(victim, parameters, x, y, scenario, defense, generator)
                 optimizer.step()
                 schedule.step()
             check_finite(parameters, epoch, recipe)
@@ -106,12 +107,15 @@ def set_gradients(
     parameters: list[nn.Parameter],
     x: Tensor,
     y: Tensor,
+    scenario: Scenario,
     defense: Defense,
     generator: torch.Generator,
 ) -> None:
     """Put into each parameter's `.grad` the gradient that this step will follow."""
+    set_training_mode(victim, scenario)
     if defense.batch is not None and len(x) > 0:
         x, y = defense.batch(victim, x, y, generator)
+        set_training_mode(victim, scenario)  # the defense may have changed it
     if defense.gradients is not None:
         gradients = defense.gradients(victim, x, y, generator)
     elif len(x) > 0:
@@ -196,7 +200,9 @@ def filtered(
     def fit(part: Data) -> Classifier:
         return train(model, part, recipe, scenario=scenario, seed=seed)
 
-    mask = defense.keep(data, fit)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        mask = defense.keep(data, fit)
     if mask.dtype != torch.bool or mask.shape != (len(data),):
         raise TrainingError(
             f"Defense {defense.name!r} must return a boolean mask of shape ({len(data)},), "

@@ -113,6 +113,14 @@ def test_predict_looks_in_evaluation_mode_and_leaves_the_mode_as_it_was(training
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
+def test_predict_leaves_frozen_features_frozen():
+    model = build("small_cnn", SHAPES[0], 10).train()
+    model.features.eval()
+    predict(model, batch(SHAPES[0]))
+    assert model.head.training
+    assert not any(layer.training for layer in model.features.modules())
+
+
 def test_predict_restores_the_mode_after_an_error():
     model = Raises().train()
     with pytest.raises(RuntimeError, match="no prediction"):

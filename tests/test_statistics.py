@@ -355,7 +355,23 @@ def test_paired_refuses_a_trial_without_one_of_the_conditions():
         paired(frame().drop(index=3), "accuracy")
 
 
-def test_paired_refuses_a_condition_that_comes_twice_in_a_trial():
-    twice = pd.concat([frame(), frame().tail(1)])
-    with pytest.raises(ValueError, match="duplicate"):
-        paired(twice, "accuracy")
+@pytest.mark.parametrize("function", [summary, paired])
+def test_a_trial_that_comes_twice_in_a_condition_is_refused(function):
+    both = pd.concat([frame().assign(defense=name) for name in ("plain", "clip")])
+    with pytest.raises(ValueError, match="Trial 3 has more than one row of clean"):
+        function(both, "accuracy")
+
+
+def test_a_column_may_be_named_without_a_list():
+    assert summary(frame(), "success", by="condition").equals(summary(frame(), "success"))
+
+
+def test_a_missing_group_name_is_a_group():
+    unnamed = frame().replace({"condition": {"clean": None}})
+    assert summary(unnamed, "success").trials.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(("measure", "by"), [("asr", "condition"), ("success", "defense")])
+def test_paired_names_the_known_columns(measure, by):
+    with pytest.raises(ValueError, match=r"No column .*: the frame has trial, condition, succ"):
+        paired(frame(), measure, by)

@@ -1,5 +1,6 @@
 """course_utils.stored: studies on disk, and how a stale or damaged one is found out."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -91,6 +92,19 @@ def test_a_missing_file_is_named_with_its_remedy(name, folder):
         load_study(STUDY, folder)
 
 
+def test_line_ends_of_another_system_are_no_damage(folder):
+    path = folder / "coins.csv"
+    expected = load_study(STUDY, folder)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    pd.testing.assert_frame_equal(load_study(STUDY, folder), expected)
+
+
+def test_a_frame_that_is_no_text_is_found_out(folder):
+    (folder / "coins.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StudyError, match=r"coins.csv differs"):
+        load_study(STUDY, folder)
+
+
 def test_an_edited_frame_is_found_out(folder):
     path = folder / "coins.csv"
     path.write_text(path.read_text().replace("False", "True", 1))
@@ -124,6 +138,11 @@ def test_other_seeds_are_found_out(seeds, folder):
 def test_other_code_is_found_out(folder):
     with pytest.raises(StudyError, match=r"is stale: .* Run `make results LESSON=07`"):
         load_study(Study("coins", "07", compare, range(3)), folder)
+
+
+def test_code_typed_into_a_notebook_is_not_compared(folder, monkeypatch):
+    monkeypatch.setattr(compare, "__module__", "__main__")
+    assert len(load_study(Study("coins", "07", compare, range(3)), folder)) == 6
 
 
 # Nothing half-written
@@ -165,16 +184,30 @@ def test_a_run_that_is_cut_off_between_the_files_is_found_out(folder, monkeypatc
 
 SOURCE = '''
 """A study."""
+import functools
+import sys
 from dataclasses import dataclass
 
 LIMIT = 3
 UNUSED = 3
 epsilon = 5
+FACTOR = 5
+STEPS = 7
+RATES = [0.1, 0.2]
 SHARES = {"low": 0.1, "high": (0.5, 0.9)}
 
 
+class Base:
+    def name(self):
+        return "base"
+
+    @staticmethod
+    def half(value):
+        return value / 2
+
+
 @dataclass(frozen=True)
-class Settings:
+class Settings(Base):
     """What may be set."""
 
     epsilon: float = 0.1
@@ -185,7 +218,25 @@ class Settings:
         return self.epsilon * scale(self.steps)
 
 
-SETTINGS = Settings(steps=7)
+SETTINGS = Settings(steps=STEPS)
+
+
+def power(exponent):
+    return lambda value: value**exponent
+
+
+SQUARE = power(2)
+CURVES = (SQUARE, functools.partial(max, 100))
+THIS = sys.modules[__name__]
+
+
+@functools.cache
+def cached(value):
+    return value + 1
+
+
+def through_the_module(value):
+    return value + 2
 
 
 def scale(value):
@@ -197,8 +248,10 @@ def not_reached(value):
     return value
 
 
-def trial(seed):
+def trial(seed, factor=FACTOR):
     """One trial."""
+    values = [cached(seed), THIS.through_the_module(seed), *RATES]
+    values += [curve(seed) for curve in CURVES]
     # Scaled first.
     rows = [scale(seed) for share in SHARES.values()]
     return [{"value": value, "total": SETTINGS.total()} for value in rows]
@@ -236,9 +289,18 @@ def edited(old: str, new: str) -> str:
         ("\nLIMIT = 3", "\nLIMIT = 4"),
         ('"low": 0.1', '"low": 0.2'),
         ("(0.5, 0.9)", "(0.5, 0.8)"),
-        ("steps=7", "steps=8"),
         ("epsilon: float = 0.1", "epsilon: float = 0.2"),
         ("self.epsilon * scale", "self.epsilon + scale"),
+        ("FACTOR = 5", "FACTOR = 6"),
+        ("STEPS = 7", "STEPS = 8"),
+        ("[0.1, 0.2]", "[0.1, 0.3]"),
+        ('return "base"', 'return "bottom"'),
+        ("value / 2", "value / 4"),
+        ("power(2)", "power(3)"),
+        ("value**exponent", "value * exponent"),
+        ("functools.partial(max, 100)", "functools.partial(max, 200)"),
+        ("return value + 1", "return value - 1"),
+        ("return value + 2", "return value - 2"),
     ],
 )
 def test_a_change_of_code_that_the_trial_reaches_changes_the_hash(old, new, hash_of):
@@ -275,6 +337,20 @@ def test_a_change_in_another_module_of_the_course_changes_the_hash(monkeypatch):
     before = code_hash(compare)
     monkeypatch.setattr("course_utils.training.SCENARIOS", ("scratch", "finetune"))
     assert code_hash(compare) != before
+
+
+def test_a_trial_with_settings_of_its_own_is_hashed_with_them():
+    first, again, other = (functools.partial(coin_trial, seed=seed) for seed in (1, 1, 2))
+    assert code_hash(first) == code_hash(again) != code_hash(other)
+
+
+def test_constants_of_the_same_name_in_two_modules_both_count(hash_of, monkeypatch):
+    source = SOURCE.replace("\nLIMIT = 3", "\nfrom course_utils.training import train\nLIMIT = 3")
+    source = source.replace("SETTINGS.total()", "[SETTINGS.total(), train, SCENARIOS]")
+    source = source.replace("\nLIMIT", "\nSCENARIOS = 2\nLIMIT")
+    hashes = {hash_of(source), hash_of(source.replace("SCENARIOS = 2", "SCENARIOS = 3"))}
+    monkeypatch.setattr("course_utils.training.SCENARIOS", ("scratch", "finetune"))
+    assert len(hashes | {hash_of(source)}) == 3
 
 
 def test_libraries_do_not_count(hash_of):

@@ -66,6 +66,12 @@ def test_shares_are_of_the_data_and_of_the_adversarial_class():
     assert text == "2 images: 20.0% of the data, 50.0% of class bee"
 
 
+def test_shares_of_a_class_without_images_are_refused():
+    data = Data(torch.zeros(2, 1, 2, 2), torch.tensor([0, 0]), CLASSES)
+    with pytest.raises(ThreatModelError, match="no image of class 1"):
+        ThreatModel(budget=2).shares(data, adversarial_class=1)
+
+
 # The goals, measured on models whose predictions are known
 
 
@@ -108,6 +114,11 @@ def test_accuracy_is_the_share_of_right_predictions():
     test = written([0, 0, 0, 1])
     assert accuracy(Reads(), test) == 1
     assert accuracy(Always(0), test) == 0.75
+
+
+def test_the_accuracy_of_no_image_is_refused():
+    with pytest.raises(ThreatModelError, match="test data is empty"):
+        accuracy(Reads(), written([0])[:0])
 
 
 def test_an_indiscriminate_goal_measures_accuracy_only():
@@ -178,6 +189,13 @@ def test_more_poisons_than_the_budget_are_refused():
     data = make()
     with pytest.raises(ThreatModelError, match="3 poisons, but the budget is 2: drop 1"):
         poison_of(data, [0, 1, 2]).check(ThreatModel(budget=2), data)
+
+
+def test_a_budget_larger_than_the_data_is_refused():
+    data = make(6)
+    poison_of(data, [0]).check(ThreatModel(budget=6), data)
+    with pytest.raises(ThreatModelError, match=r"budget of 7 is larger than .* \(6 images\)"):
+        poison_of(data, [0]).check(ThreatModel(budget=7), data)
 
 
 def test_the_bound_error_names_the_first_offender_and_its_size():
@@ -268,6 +286,24 @@ def test_poison_images_must_have_the_shape_of_the_training_images():
     poison = Poison(torch.zeros(1, 3, 3, 3), data.y[:1], torch.tensor([0]))
     with pytest.raises(ThreatModelError, match=r"shape \(3, 3, 3\), the training .* \(1, 3, 3\)"):
         poison.check(ThreatModel(budget=1), data)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ((torch.float64, torch.int64, torch.int64), "images are torch.float64, expected"),
+        ((torch.float32, torch.float32, torch.int64), "labels are torch.float32, expected"),
+        ((torch.float32, torch.int64, torch.bool), "base rows are torch.bool, expected"),
+    ],
+)
+@pytest.mark.parametrize("placement", ["replace", "append"])
+def test_wrong_dtypes_are_refused(parts, message, placement):
+    data = make()
+    images, labels, base = parts
+    rows = torch.tensor([0, 1]).to(base)
+    poison = Poison(data.x[:2].to(images), data.y[:2].to(labels), rows, placement)
+    with pytest.raises(ThreatModelError, match=message):
+        poison.apply(data)
 
 
 def test_the_placement_must_be_the_one_of_the_threat_model():

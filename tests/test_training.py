@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from course_utils.data import Data
 from course_utils.defense import Defense
-from course_utils.models import MODELS, Classifier, build
+from course_utils.models import MODELS, Classifier, build, predict
 from course_utils.threat import accuracy
 from course_utils.training import (
     Recipe,
@@ -154,6 +154,30 @@ def test_transfer_leaves_the_features_bit_for_bit_alone_and_moves_the_head(norm,
     assert not torch.equal(victim.head.weight, model.head.weight)
 
 
+@pytest.mark.parametrize("switch", [lambda model, x: predict(model, x), lambda m, x: m.train()])
+def test_a_defense_that_switches_modes_does_not_thaw_the_features(switch, images):
+    def batch(model, x, y, generator):
+        switch(model, x)
+        return x, y
+
+    model = build("small_cnn", images.shape, N_CLASSES, norm="batch")
+    defense = Defense("looks", batch=batch)
+    victim = train(model, images[:50], SHORT, scenario="transfer", defense=defense)
+    assert same(victim.features, model.features)
+
+
+def test_a_gradient_defense_that_predicts_does_not_thaw_the_features(images):
+    def gradients(model, x, y, generator):
+        predict(model, x)
+        loss = cross_entropy(model(x), y)
+        return torch.autograd.grad(loss, list(model.head.parameters()))
+
+    model = build("small_cnn", images.shape, N_CLASSES, norm="batch")
+    defense = Defense("looks", gradients=gradients)
+    victim = train(model, images[:50], SHORT, scenario="transfer", defense=defense)
+    assert same(victim.features, model.features)
+
+
 def test_transfer_draws_the_head_from_the_seed(images):
     first, second = small_mlp(images), small_mlp(images)
     nn.init.zeros_(second.head.weight)
@@ -185,6 +209,12 @@ def test_a_model_with_other_classes_than_the_data_is_refused(images):
         train(model, images, SHORT)
 
 
+@pytest.mark.parametrize("poisson", [True, False])
+def test_no_image_to_train_on_is_refused(poisson, images):
+    with pytest.raises(TrainingError, match="no image to train on"):
+        train(logistic(images), images[:0], SHORT, defense=Defense("any", poisson=poisson))
+
+
 # Defenses that filter the data
 
 
@@ -209,6 +239,17 @@ def test_keep_can_fit_a_model_the_way_the_victim_is_trained(images):
     victim = train(model, images, SHORT, scenario="transfer", defense=defense, seed=3)
     assert same(looked_with[0], train(model, images, SHORT, scenario="transfer", seed=3))
     assert same(victim, looked_with[0])
+
+
+def test_a_filter_that_draws_random_numbers_repeats_and_leaves_the_caller_alone(images):
+    def keep(data, fit):
+        return torch.rand(len(data)) < 0.5
+
+    before = torch.get_rng_state()
+    defense = Defense("half", keep=keep)
+    first, again = (train(logistic(images), images, SHORT, defense=defense) for _ in range(2))
+    assert same(first, again)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(
