@@ -30,7 +30,7 @@ help: ## List the commands
 	@echo "                       CPU builds that pytorch.org shows under Get Started saves several GB"
 
 lab: $(INSTALLED) ## Open the course in JupyterLab
-	$(BIN)/jupyter lab $(LAB_ARGS) notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(LAB_ARGS) notebooks/00_start_here.ipynb
 
 test: lint ## Run every check: style, unit tests, all lessons from end to end
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks --ignore=tests/performance \
@@ -42,10 +42,10 @@ lint: $(INSTALLED) ## Check the style of code and lessons
 	$(BIN)/ruff format --check .
 
 notebooks: $(INSTALLED) ## Run the lessons again and store their outputs, exports and workshop copies
-	$(BIN)/python -m tools.run $(ONE_LESSON)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.run $(ONE_LESSON)
 
 results: $(INSTALLED) ## Run the stored studies again (hours; LESSON=05 for one)
-	$(BIN)/python -m tools.results $(ONE_LESSON) $(if $(JOBS),--jobs $(JOBS))
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.results $(ONE_LESSON) $(if $(JOBS),--jobs $(JOBS))
 
 bench: $(INSTALLED) ## Measure speed
 	$(BIN)/python -m pytest tests/performance --benchmark-only --benchmark-group-by=group \
@@ -64,4 +64,5 @@ $(INSTALLED): requirements.txt pyproject.toml
 	    $(shell grep -E '^torch(vision)?==' requirements.txt))
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps -e .
+	$(BIN)/jupyter labextension disable "@jupyterlab/apputils-extension:announcements"
 	@touch $@
