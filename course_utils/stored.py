@@ -226,12 +226,22 @@ def _is_ours(module: str) -> bool:
 
 
 def _source(item: types.FunctionType | type) -> str:
-    """The source without comments, docstrings and layout."""
+    """The syntax tree without docstrings, as text that is the same for every version of Python."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(item)))
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return _as_text(tree)
+
+
+def _as_text(node: object) -> str:
+    """A syntax tree as text. Empty fields are left out: newer versions of Python have more."""
+    if isinstance(node, list):
+        return f"[{', '.join(map(_as_text, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+    return f"{type(node).__name__}({', '.join(f'{n}={_as_text(v)}' for n, v in fields)})"
 
 
 def _write(path: Path, text: str) -> None:
