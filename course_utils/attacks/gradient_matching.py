@@ -1,0 +1,206 @@
+"""Built in lesson 05, gradient matching.
+
+Generated from notebooks/05_gradient_matching.ipynb: edit it there, then run make notebooks.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, cross_entropy, grid_sample
+
+from course_utils.attacks.crafting import candidates, check_surrogates, random_start, signed_adam
+from course_utils.data import Data
+from course_utils.models import Classifier
+from course_utils.threat import Poison, Targeted, ThreatModel
+from course_utils.training import Recipe, train
+
+Gradient = tuple[Tensor, ...]  # one tensor for each parameter of a model
+
+
+def loss_gradient(model: Classifier, images: Tensor, labels: Tensor, graph: bool) -> Gradient:
+    """The gradient of the mean loss for all parameters; with `graph`, it can be differentiated."""
+    loss = cross_entropy(model(images), labels)
+    return torch.autograd.grad(loss, tuple(model.parameters()), create_graph=graph)
+
+
+def target_gradient(model: Classifier, images: Tensor, labels: Tensor) -> Gradient:
+    """The gradient that would teach `model` to call the images (N, C, H, W) by these labels (N,).
+
+    It is the gradient of the mean loss for all parameters, a constant in all that follows.
+    """
+    return loss_gradient(model, images, labels, graph=False)
+
+
+def dot(first: Gradient, second: Gradient) -> Tensor:
+    """The inner product over all parameters."""
+    return sum(torch.dot(a.flatten(), b.flatten()) for a, b in zip(first, second, strict=True))
+
+
+def length(gradient: Gradient) -> Tensor:
+    """The Euclidean norm over all parameters."""
+    return torch.stack([part.norm() for part in gradient]).norm()
+
+
+def alignment_loss(model: Classifier, images: Tensor, labels: Tensor, wanted: Gradient) -> Tensor:
+    """One minus the cosine between the images' gradient and the wanted one, over all parameters.
+
+    images: (N, C, H, W); the loss can be differentiated for them. labels: (N,), those that the
+    victim will see. Source: Geiping and others, Witches' Brew (arXiv 2009.02276), section 3.2.
+    """
+    found = loss_gradient(model, images, labels, graph=True)
+    return 1 - dot(found, wanted) / (length(found) * length(wanted))
+
+
+def squared_error(model: Classifier, images: Tensor, labels: Tensor, wanted: Gradient) -> Tensor:
+    """The squared distance between the images' gradient and the wanted one, as a share of it.
+
+    images: (N, C, H, W); the loss can be differentiated for them. labels: (N,).
+    """
+    found = loss_gradient(model, images, labels, graph=True)
+    rest = tuple(a - b for a, b in zip(found, wanted, strict=True))
+    return dot(rest, rest) / dot(wanted, wanted)
+
+
+def gradient_norms(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    """The length of the gradient of each image (N, C, H, W) alone, over all parameters: (N,)."""
+    pairs = zip(images.split(1), labels.split(1), strict=True)
+    return torch.stack([length(target_gradient(model, x, y)) for x, y in pairs])
+
+
+def choose_bases(surrogates: Sequence[Classifier], data: Data, rows: Tensor, budget: int) -> Tensor:
+    """Of `rows`, the `budget` images with the largest gradient, averaged over the surrogates.
+
+    Source: Geiping and others, Witches' Brew (arXiv 2009.02276), released code.
+    """
+    norms = [gradient_norms(model, data.x[rows], data.y[rows]) for model in surrogates]
+    order = torch.stack(norms).mean(0).argsort(descending=True)
+    return rows[order[:budget]]
+
+
+def augment(images: Tensor, generator: torch.Generator, pixels: float = 2.0) -> Tensor:
+    """Flip each image (N, C, H, W) or not, and shift it by up to `pixels`, also between pixels.
+
+    What moves in from outside is black. The result can be differentiated for the images.
+    """
+    n, _, height, width = images.shape
+    random = torch.rand(3, n, generator=generator, device=images.device)
+    transform = torch.zeros(n, 2, 3, device=images.device)
+    transform[:, 0, 0] = torch.where(random[0] < 0.5, -1.0, 1.0)
+    transform[:, 1, 1] = 1.0
+    transform[:, 0, 2] = (2 * random[1] - 1) * 2 * pixels / width
+    transform[:, 1, 2] = (2 * random[2] - 1) * 2 * pixels / height
+    places = affine_grid(transform, list(images.shape), align_corners=False)
+    return grid_sample(images, places, align_corners=False)
+
+
+def joint_gradient(gradients: Sequence[Gradient]) -> Gradient:
+    """One wanted gradient for several targets: the mean of their gradients, each of length 1.
+
+    The mean of the alignment losses of the targets is lowest where the alignment loss of this one
+    gradient is lowest.
+    """
+    units = [[part / length(gradient) for part in gradient] for gradient in gradients]
+    return tuple(torch.stack(parts).mean(0) for parts in zip(*units, strict=True))
+
+
+Objective = Callable[[Classifier, Tensor, Tensor, Gradient], Tensor]
+
+
+def staggered(
+    model: Classifier, data: Data, recipe: Recipe, seed: int, count: int, epochs: Sequence[int]
+) -> list[Classifier]:
+    """Train `count` surrogates; of each, keep a copy after each of these epochs.
+
+    The copies of one training follow one another, the youngest first.
+    """
+    copies = []
+
+    def keep(surrogate: Classifier, epoch: int) -> None:
+        if epoch in epochs:
+            copies.append(copy.deepcopy(surrogate))
+
+    for number in range(count):
+        train(model, data, recipe, seed=1000 * (seed + 1) + number, after_epoch=keep)
+    return copies
+
+
+def matching_objective(
+    surrogates: Sequence[Classifier],
+    wanted: Sequence[Gradient],
+    labels: Tensor,
+    generator: torch.Generator,
+    *,
+    per_step: int | None = None,
+    loss: Objective = alignment_loss,
+    augmented: bool = False,
+) -> Callable[[Tensor], Tensor]:
+    """What crafting lowers: the mean loss over the surrogates, as a function of the images.
+
+    per_step: look at so many surrogates at a time, drawn anew for each step; None for all.
+    augmented: flip and shift the images first, differently at each step.
+    """
+
+    def objective(images: Tensor) -> Tensor:
+        seen = augment(images, generator) if augmented else images
+        drawn = torch.randperm(len(surrogates), generator=generator, device=generator.device)
+        chosen = drawn[:per_step].tolist()
+        losses = [loss(surrogates[i], seen, labels, wanted[i]) for i in chosen]
+        return torch.stack(losses).mean()
+
+    return objective
+
+
+def brew(
+    surrogates: Sequence[Classifier],
+    wanted: Sequence[Gradient],
+    base: Data,
+    epsilon: float,
+    generator: torch.Generator,
+    *,
+    steps: int = 100,
+    lr: float = 0.1,
+    restarts: int = 1,
+    **options,
+) -> Tensor:
+    """Craft images within `epsilon` of the base images whose gradients match the wanted ones.
+
+    restarts: start so often from new noise; the lowest loss over all surrogates wins.
+    options: those of `matching_objective`.
+    """
+    objective = matching_objective(surrogates, wanted, base.y, generator, **options)
+    judge = matching_objective(
+        surrogates, wanted, base.y, generator, **options | {"per_step": None}
+    )
+    found = []
+    for _ in range(restarts):
+        start = random_start(base.x, epsilon, generator)
+        found.append(signed_adam(objective, start, base.x, epsilon, steps=steps, lr=lr)[0])
+    return min(found, key=lambda images: judge(images).item())
+
+
+def gradient_matching(
+    surrogates: Sequence[Classifier],
+    data: Data,
+    goal: Targeted,
+    threat: ThreatModel,
+    seed: int,
+    *,
+    base: Tensor | None = None,
+    **crafting,
+) -> Poison:
+    """Witches' Brew: correctly labelled images whose gradient is the one the target would give.
+
+    base: the rows to poison; None takes those of the adversarial class with the largest gradient.
+    crafting: options of `brew`. Source: Geiping and others (arXiv 2009.02276), algorithm 1.
+    """
+    check_surrogates(surrogates, data, goal)
+    if base is None:
+        rows = candidates(data, goal.adversarial_class, threat.budget)
+        base = choose_bases(surrogates, data, rows, threat.budget)
+    label = torch.tensor([goal.adversarial_class], device=data.y.device)
+    wanted = [target_gradient(model, goal.image[None], label) for model in surrogates]
+    generator = torch.Generator(data.x.device).manual_seed(seed)
+    images = brew(surrogates, wanted, data[base], threat.epsilon, generator, **crafting)
+    return Poison(images, data.y[base], base, threat.placement)
