@@ -9,7 +9,7 @@ import torch
 
 from course_utils.data import Data
 from course_utils.models import Classifier, predict
-from course_utils.threat import Targeted
+from course_utils.threat import Targeted, ThreatModelError
 
 NEIGHBOURS = (("T-shirt", "Pullover", "Dress", "Coat", "Shirt"), ("Sandal", "Sneaker", "Boot"))
 
@@ -42,6 +42,11 @@ def draw_goal(
     for surrogate in surrogates:
         known &= predict(surrogate, held_out.x) == true_class
     rows = known.nonzero()[:, 0]
+    if len(rows) == 0:
+        raise ThreatModelError(
+            f"No image of class {held_out.classes[true_class]} is classified correctly by every "
+            "surrogate: train the surrogates longer, or hold out more images."
+        )
     generator = torch.Generator().manual_seed(seed)
     row = rows[torch.randint(len(rows), (1,), generator=generator).item()]
     return Targeted(held_out.x[row], true_class, adversarial_class)
