@@ -26,9 +26,10 @@ def label_consistent(
     epsilon: float,
     steps: int = 20,
 ) -> Poison:
-    """Make images of the target class hard to recognise, then patch them; labels stay.
+    """Make images of the target class hard for the surrogates, then put the trigger on them.
 
-    It uses the whole budget, on the same images as `clean_label_patch` with the same seed.
+    The labels stay. It uses the whole budget, on the same images as `clean_label_patch`.
+    epsilon bounds the change before the trigger.
     Source: Turner, Tsipras and Madry, arXiv 1912.02771.
     """
     if not surrogates:

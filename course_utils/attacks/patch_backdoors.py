@@ -6,7 +6,6 @@ Generated from notebooks/07_backdoors.ipynb: edit it there, then run make notebo
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from course_utils.attacks.crafting import candidates
 from course_utils.attacks.first_backdoor import plant_backdoor
@@ -35,17 +34,12 @@ def badnets(data: Data, goal: Backdoor, threat: ThreatModel, seed: int) -> Poiso
     return replace(poison, base=rows[poison.base])
 
 
-def choose_rows(data: Data, goal: Backdoor, threat: ThreatModel, seed: int) -> Tensor:
-    """Random images of the target class, as many as the budget allows."""
-    rows = candidates(data, goal.target_class, threat.budget)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    return rows[order.to(rows.device)[: threat.budget]]
-
-
 def clean_label_patch(data: Data, goal: Backdoor, threat: ThreatModel, seed: int) -> Poison:
-    """Patch images of the target class and leave their labels alone.
+    """Patch random images of the target class and leave their labels alone.
 
     It uses the whole budget. Source: the 'patch' attack of Geiping and others, arXiv 2102.13624.
     """
-    rows = choose_rows(data, goal, threat, seed)
-    return Poison(goal.trigger(data.x[rows]), data.y[rows], rows, threat.placement)
+    rows = candidates(data, goal.target_class, threat.budget)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    base = rows[order.to(rows.device)[: threat.budget]]
+    return Poison(goal.trigger(data.x[base]), data.y[base], base, threat.placement)

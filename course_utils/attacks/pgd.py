@@ -14,10 +14,10 @@ from course_utils.threat import ThreatModelError
 
 
 def pgd_step(images: Tensor, gradient: Tensor, base: Tensor, step: float, epsilon: float) -> Tensor:
-    """One step of projected gradient descent on the images (N, C, H, W): raise the loss.
+    """One step of projected gradient descent on images (N, C, H, W): raise the loss.
 
-    Every pixel moves by `step` in the direction of the sign of its gradient. The result lies
-    within `epsilon` of the base images and in [0, 1].
+    gradient: of the loss, for each pixel. Every pixel moves by `step` in the direction in which the
+    loss grows. The result lies within `epsilon` of the base images, and in [0, 1].
     """
     return project(images + step * gradient.sign(), base, epsilon)
 
@@ -30,15 +30,15 @@ def pgd(
     steps: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Change images (N, C, H, W) by at most `epsilon` a pixel so that the model gets them wrong.
+    """Images (N, C, H, W), changed by at most `epsilon` a pixel, so that the model gets them wrong.
 
-    Starts at a random point inside the bound. Each step moves by 2.5 epsilon / steps, so that
-    the images can reach the other end of the bound.
+    model: gives logits. labels: the true classes (N,). generator: draws the start; it lives on the
+    device of the images. Each step moves by 2.5 * epsilon / steps.
     Source: Madry and others, arXiv 1706.06083.
     """
     if not 0 < epsilon <= 1 or steps < 1:
         raise ThreatModelError(
-            f"epsilon is {epsilon}, steps {steps}: expected (0, 1] and 1 or more."
+            f"epsilon is {epsilon} and steps {steps}: expected epsilon in (0, 1], 1 step or more."
         )
     noise = torch.rand(images.shape, generator=generator, device=images.device)
     moved = project(images + epsilon * (2 * noise - 1), images, epsilon)

@@ -31,20 +31,19 @@ def paste(images: Tensor, patch: Tensor, corner: str, seed: int) -> Tensor:
     corner: one of CORNERS, or "random": the n-th image gets the n-th corner drawn from `seed`.
     Raises ThreatModelError if the patch does not fit.
     """
-    side, (height, width) = len(patch), images.shape[-2:]
-    if side + 2 > min(height, width):
+    side, size = len(patch), min(images.shape[-2:])
+    if side + 2 > size:
         raise ThreatModelError(
             f"A patch of {side} by {side} pixels, one pixel from the edges, does not fit into "
-            f"images of {height} by {width}: use at most {min(height, width) - 2}."
+            f"images of {images.shape[-2]} by {images.shape[-1]}: use at most {size - 2}."
         )
     drawn = draw_corners(len(images), corner, seed).to(images.device)
-    mask = torch.zeros(len(images), 1, height, width, device=images.device)
-    pattern = mask.clone()
+    mask, pattern = torch.zeros_like(images[:, :1]), torch.zeros_like(images[:, :1])
     for number, name in enumerate(CORNERS):
-        top = 1 if name.startswith("top") else height - side - 1
-        left = 1 if name.endswith("left") else width - side - 1
-        mask[drawn == number, :, top : top + side, left : left + side] = 1
-        pattern[drawn == number, :, top : top + side, left : left + side] = patch.to(images)
+        rows = slice(1, side + 1) if name.startswith("top") else slice(-side - 1, -1)
+        columns = slice(1, side + 1) if name.endswith("left") else slice(-side - 1, -1)
+        mask[drawn == number, :, rows, columns] = 1
+        pattern[drawn == number, :, rows, columns] = patch.to(images)
     return apply_trigger(images, mask, pattern)
 
 
@@ -57,26 +56,24 @@ def draw_corners(n: int, corner: str, seed: int) -> Tensor:
     return torch.full((n,), CORNERS.index(corner))
 
 
-def check_share(name: str, value: float) -> None:
-    """Raise ThreatModelError unless the value lies in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise ThreatModelError(
-            f"The {name} is {value}, but pixels lie in [0, 1]: choose from there."
-        )
-
-
 def check_side(side: int) -> None:
     """Raise ThreatModelError unless the side of a patch is a positive whole number."""
     if not isinstance(side, int) or side < 1:
         raise ThreatModelError(f"The side of the patch is {side}, expected 1 pixel or more.")
 
 
+def check_share(name: str, value: float) -> None:
+    """Raise ThreatModelError unless the value lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ThreatModelError(f"The {name} is {value}, expected a value in [0, 1].")
+
+
 def solid_patch(
     side: int, value: float = 1.0, corner: str = "bottom right", seed: int = 0
 ) -> Trigger:
-    """A square of one grey level, 1 is white."""
+    """A square of one grey level; 1 is white."""
     check_side(side)
-    check_share("value of the patch", value)
+    check_share("grey level of the patch", value)
     return partial(paste, patch=torch.full((side, side), float(value)), corner=corner, seed=seed)
 
 
@@ -91,7 +88,7 @@ def bernoulli_patch(side: int, seed: int, corner: str = "bottom right") -> Trigg
 def blend(images: Tensor, strength: float, seed: int) -> Tensor:
     """Mix one random image, the same for all, into images (N, C, H, W)."""
     generator = torch.Generator().manual_seed(seed)
-    pattern = torch.rand(images.shape[1:], generator=generator).to(images.device)
+    pattern = torch.rand(images.shape[1:], generator=generator).to(images)
     return apply_trigger(images, torch.full_like(pattern, strength), pattern)
 
 
