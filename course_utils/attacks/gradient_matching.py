@@ -13,7 +13,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 from course_utils.attacks.crafting import candidates, check_surrogates, random_start, signed_adam
 from course_utils.data import Data
 from course_utils.models import Classifier
-from course_utils.threat import Poison, Targeted, ThreatModel
+from course_utils.threat import Poison, Targeted, ThreatModel, ThreatModelError
 from course_utils.training import Recipe, train
 
 Gradient = tuple[Tensor, ...]  # one tensor for each parameter of a model
@@ -132,7 +132,7 @@ def matching_objective(
     labels: Tensor,
     generator: torch.Generator,
     *,
-    per_step: int | None = None,
+    per_step: int | None = 1,
     loss: Objective = alignment_loss,
     augmented: bool = False,
 ) -> Callable[[Tensor], Tensor]:
@@ -180,6 +180,13 @@ def brew(
     return min(found, key=lambda images: judge(images).item())
 
 
+def bound(threat: ThreatModel) -> float:
+    """The threat model's epsilon. Raises ThreatModelError if it has none."""
+    if threat.epsilon is None:
+        raise ThreatModelError("Gradient matching needs a bound: give an epsilon, as in 16/255.")
+    return threat.epsilon
+
+
 def gradient_matching(
     surrogates: Sequence[Classifier],
     data: Data,
@@ -202,5 +209,5 @@ def gradient_matching(
     label = torch.tensor([goal.adversarial_class], device=data.y.device)
     wanted = [target_gradient(model, goal.image[None], label) for model in surrogates]
     generator = torch.Generator(data.x.device).manual_seed(seed)
-    images = brew(surrogates, wanted, data[base], threat.epsilon, generator, **crafting)
+    images = brew(surrogates, wanted, data[base], bound(threat), generator, **crafting)
     return Poison(images, data.y[base], base, threat.placement)
