@@ -1,0 +1,95 @@
+"""Built in lesson 08, hidden triggers.
+
+Generated from notebooks/08_hidden_triggers.ipynb: edit it there, then run make notebooks.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from course_utils.attacks.crafting import candidates, random_start, signed_adam
+from course_utils.attacks.gradient_matching import alignment_loss, choose_bases, target_gradient
+from course_utils.attacks.hidden_trigger import patched_sources, spared
+from course_utils.data import Data
+from course_utils.models import Classifier
+from course_utils.threat import Backdoor, Poison, ThreatModel
+
+
+def patched_gradient(
+    model: Classifier, images: Tensor, labels: Tensor, goal: Backdoor
+) -> tuple[Tensor, ...]:
+    """The gradient that would teach `model` the backdoor, one tensor for each parameter.
+
+    It is that of the mean loss of the source images among `images` (N, C, H, W), with the trigger
+    and with the label of the target class. labels: the true classes (N,).
+    Source: Souri and others, Sleeper Agent (arXiv 2106.08970), section 3.
+    """
+    patched = goal.trigger(images[labels == goal.source_class])
+    wanted = torch.full((len(patched),), goal.target_class, device=images.device)
+    return target_gradient(model, patched, wanted)
+
+
+def match(
+    surrogates: Sequence[Classifier], data: Data, goal: Backdoor, base: Data, spare: Tensor | None
+) -> Callable[[Tensor], Tensor]:
+    """What crafting lowers: the mean alignment loss over the surrogates."""
+    wanted = [patched_gradient(model, data.x, data.y, goal) for model in surrogates]
+
+    def objective(images: Tensor) -> Tensor:
+        seen = spared(images, base.x, spare)
+        pairs = zip(surrogates, wanted, strict=True)
+        losses = [alignment_loss(model, seen, base.y, gradient) for model, gradient in pairs]
+        return torch.stack(losses).mean()
+
+    return objective
+
+
+Retrain = Callable[[Data, int], Sequence[Classifier]]  # poisoned data, number -> new surrogates
+
+
+def craft(
+    surrogates: Sequence[Classifier],
+    data: Data,
+    goal: Backdoor,
+    threat: ThreatModel,
+    rows: Tensor,
+    seed: int,
+    *,
+    retrain: Retrain | None = None,
+    rounds: int = 4,
+    spare: Tensor | None = None,
+    steps: int = 60,
+    lr: float = 0.03,
+) -> Poison:
+    """Match gradients from noise on; with `retrain`, in rounds, each with surrogates of its own."""
+    base, generator = data[rows], torch.Generator(data.x.device).manual_seed(seed)
+    poison = Poison(random_start(base.x, threat.epsilon, generator), base.y, rows, threat.placement)
+    rounds = rounds if retrain else 1
+    for number in range(rounds):
+        models = retrain(poison.apply(data), number) if number else surrogates
+        lowered, bound = match(models, data, goal, base, spare), (base.x, threat.epsilon)
+        images, _ = signed_adam(lowered, poison.images, *bound, steps=steps // rounds, lr=lr)
+        poison = replace(poison, images=spared(images, base.x, spare))
+    return poison
+
+
+def sleeper_agent(
+    surrogates: Sequence[Classifier],
+    data: Data,
+    goal: Backdoor,
+    threat: ThreatModel,
+    seed: int,
+    **crafting,
+) -> Poison:
+    """Images of the target class whose gradient is the one that patched source images would give.
+
+    It uses the whole budget, on the images with the largest gradient. crafting: options of `craft`,
+    as retrain=..., which trains new surrogates, or spare=..., pixels to leave alone (C, H, W).
+    Source: Souri and others, Sleeper Agent (arXiv 2106.08970), algorithm 1.
+    """
+    patched_sources(surrogates, data, goal, threat)
+    rows = candidates(data, goal.target_class, threat.budget)
+    bases = choose_bases(surrogates, data, rows, threat.budget)
+    return craft(surrogates, data, goal, threat, bases, seed, **crafting)
