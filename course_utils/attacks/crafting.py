@@ -23,15 +23,49 @@ def project(images: Tensor, base: Tensor, epsilon: float | None) -> Tensor:
     return images.clamp(0, 1)
 
 
+def check_surrogates(surrogates: Sequence[Classifier], data: Data, goal: Targeted) -> None:
+    """Raise ThreatModelError where an attack could not work, or would have nothing to do."""
+    if not surrogates:
+        raise ThreatModelError("No surrogate: the attack needs at least one trained model.")
+    for number, surrogate in enumerate(surrogates):
+        classes = surrogate.head.out_features
+        if classes != len(data.classes):
+            raise ThreatModelError(
+                f"Surrogate {number} has {classes} classes, the data {len(data.classes)}: "
+                "train it on this data."
+            )
+        layers = surrogate.modules()
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in layers):
+            raise ThreatModelError(
+                f"Surrogate {number} has BatchNorm in training mode, which mixes the images of a "
+                "batch: call surrogate.eval() first."
+            )
+    wanted = goal.adversarial_class
+    if all(predict(s, goal.image[None]).item() == wanted for s in surrogates):
+        raise ThreatModelError(
+            f"Every surrogate already classifies the target as {data.classes[wanted]}: "
+            "nothing is left to attack. Choose a target that they classify correctly."
+        )
+
+
+def candidates(data: Data, label: int, budget: int) -> Tensor:
+    """The rows of the images that may be poisoned: those of one class.
+
+    Raises ThreatModelError if they are fewer than the budget.
+    """
+    rows = (data.y == label).nonzero()[:, 0]
+    if len(rows) < budget:
+        raise ThreatModelError(
+            f"The budget is {budget}, but the data has {len(rows)} images of class "
+            f"{data.classes[label]}: lower the budget or give more data."
+        )
+    return rows
+
+
 def signed_adam(
-    objective: Callable[[Tensor], Tensor],
-    start: Tensor,
-    base: Tensor,
-    epsilon: float | None,
-    *,
-    steps: int,
-    lr: float,
-) -> tuple[Tensor, list[float]]:
+    objective: Callable[[Tensor], Tensor], start: Tensor, base: Tensor, epsilon: float | None,
+    *, steps: int, lr: float,
+) -> tuple[Tensor, list[float]]:  # fmt: skip
     """Lower `objective(images)` inside the bound; the images (N, C, H, W), and the loss by step.
 
     Adam on the sign of the gradient; lr, in pixel values of [0, 1], falls to a tenth after 3/8,
@@ -56,44 +90,3 @@ def random_start(base: Tensor, epsilon: float, generator: torch.Generator) -> Te
     """The base images (N, C, H, W) with Gaussian noise of deviation `epsilon`, cut to the bound."""
     noise = epsilon * torch.randn(base.shape, generator=generator, device=base.device)
     return project(base + noise, base, epsilon)
-
-
-def check_surrogates(surrogates: Sequence[Classifier], data: Data, goal: Targeted) -> None:
-    """Raise ThreatModelError where an attack could not work, or would have nothing to do."""
-    if not surrogates:
-        raise ThreatModelError("No surrogate: the attack needs at least one trained model.")
-    for number, surrogate in enumerate(surrogates):
-        classes = surrogate.head.out_features
-        if classes != len(data.classes):
-            raise ThreatModelError(
-                f"Surrogate {number} has {classes} classes, the data {len(data.classes)}: "
-                "train it on this data."
-            )
-        if any(
-            isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
-            for m in surrogate.modules()
-        ):
-            raise ThreatModelError(
-                f"Surrogate {number} has BatchNorm in training mode, which mixes the images of a "
-                "batch: call surrogate.eval() first."
-            )
-    images = goal.image[None]
-    if all(predict(s, images).item() == goal.adversarial_class for s in surrogates):
-        raise ThreatModelError(
-            f"Every surrogate already classifies the target as {data.classes[goal.adversarial_class]}: "
-            "nothing is left to attack. Choose a target that they classify correctly."
-        )
-
-
-def candidates(data: Data, label: int, budget: int) -> Tensor:
-    """The rows of the images that may be poisoned: those of one class.
-
-    Raises ThreatModelError if they are fewer than the budget.
-    """
-    rows = (data.y == label).nonzero()[:, 0]
-    if len(rows) < budget:
-        raise ThreatModelError(
-            f"The budget is {budget}, but the data has {len(rows)} images of class "
-            f"{data.classes[label]}: lower the budget or give more data."
-        )
-    return rows
