@@ -63,7 +63,7 @@ def plant(
 
 
 def dose_trial(seed: int) -> list[dict]:
-    """3,000 images: every rate with 1 and 4 pixels, every side up to 1%, and a clean victim."""
+    """3,000 images: every rate with 4 pixels, two rates with the other sides, a clean victim."""
     train_all, test_all = load("fashion_mnist")
     data, test = balanced(train_all, 3000, seed), balanced(test_all, 2000, seed=0)
     clean = train(build("mlp", data.shape, len(data.classes)), data, RECIPE, seed=seed)
@@ -71,7 +71,7 @@ def dose_trial(seed: int) -> list[dict]:
     for side in SIDES:
         goal = Backdoor(draw_trigger(side, seed), draw_pair(seed)[1])
         rows.append({"condition": "clean", "side": side, "rate": 0.0, **goal.measure(clean, test)})
-        for rate in RATES if side in (1, 4) else RATES[:3]:
+        for rate in RATES if side == 4 else (0.001, 0.01):
             measured = goal.measure(plant(data, goal, rate, seed), test)
             rows.append({"condition": "BadNets", "side": side, "rate": rate, **measured})
     return rows
@@ -106,7 +106,7 @@ HEADLINE = Study("badnets", "07", headline_trial, range(40))
 
 
 def variant_trial(seed: int) -> list[dict]:
-    """3,000 images, 1% BadNets poison: five triggers, and the white patch one-to-one."""
+    """3,000 images, 1% BadNets poison: four triggers, and the white patch one-to-one."""
     train_all, test_all = load("fashion_mnist")
     data, test = balanced(train_all, 3000, seed), balanced(test_all, 2000, seed=0)
     source, target = draw_pair(seed)
@@ -114,8 +114,7 @@ def variant_trial(seed: int) -> list[dict]:
         "white patch": solid_patch(4),
         "Bernoulli patch": bernoulli_patch(4, seed),
         "white, random corner": solid_patch(4, corner="random", seed=seed),
-        "blended, 0.1": blended_pattern(0.1, seed),
-        "blended, 0.2": blended_pattern(0.2, seed),
+        "blended pattern, 0.2": blended_pattern(0.2, seed),
     }
     clean = train(build("mlp", data.shape, len(data.classes)), data, RECIPE, seed=seed)
     rows = []
@@ -149,14 +148,14 @@ AUGMENTED = Defense("augmentation", batch=shift_and_flip)
 
 
 def augmentation_trial(seed: int) -> list[dict]:
-    """3,000 images, BadNets on victims that train with augmentation: three rates, two sides."""
+    """3,000 images, BadNets on victims that train with augmentation, 4 pixels."""
     train_all, test_all = load("fashion_mnist")
     data, test = balanced(train_all, 3000, seed), balanced(test_all, 2000, seed=0)
     rows = []
-    for side, rate in ((4, 0.01), (4, 0.03), (4, 0.1), (7, 0.01), (7, 0.03)):
-        goal = Backdoor(draw_trigger(side, seed), draw_pair(seed)[1])
+    goal = Backdoor(draw_trigger(4, seed), draw_pair(seed)[1])
+    for rate in (0.01, 0.03, 0.1):
         measured = goal.measure(plant(data, goal, rate, seed, AUGMENTED), test)
-        rows.append({"condition": "augmentation", "side": side, "rate": rate, **measured})
+        rows.append({"condition": "augmentation", "side": 4, "rate": rate, **measured})
     return rows
 
 
