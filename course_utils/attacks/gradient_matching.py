@@ -43,6 +43,24 @@ def length(gradient: Gradient) -> Tensor:
     return torch.stack([part.norm() for part in gradient]).norm()
 
 
+def staggered(
+    model: Classifier, data: Data, recipe: Recipe, seed: int, count: int, epochs: Sequence[int]
+) -> list[Classifier]:
+    """Train `count` surrogates; of each, keep a copy after each of these epochs.
+
+    The copies of one training follow one another, the youngest first.
+    """
+    copies = []
+
+    def keep(surrogate: Classifier, epoch: int) -> None:
+        if epoch in epochs:
+            copies.append(copy.deepcopy(surrogate))
+
+    for number in range(count):
+        train(model, data, recipe, seed=1000 * (seed + 1) + number, after_epoch=keep)
+    return copies
+
+
 def alignment_loss(model: Classifier, images: Tensor, labels: Tensor, wanted: Gradient) -> Tensor:
     """One minus the cosine between the images' gradient and the wanted one, over all parameters.
 
@@ -95,35 +113,7 @@ def augment(images: Tensor, generator: torch.Generator, pixels: float = 2.0) -> 
     return grid_sample(images, places, align_corners=False)
 
 
-def joint_gradient(gradients: Sequence[Gradient]) -> Gradient:
-    """One wanted gradient for several targets: the mean of their gradients, each of length 1.
-
-    The mean of the alignment losses of the targets is lowest where the alignment loss of this one
-    gradient is lowest.
-    """
-    units = [[part / length(gradient) for part in gradient] for gradient in gradients]
-    return tuple(torch.stack(parts).mean(0) for parts in zip(*units, strict=True))
-
-
 Objective = Callable[[Classifier, Tensor, Tensor, Gradient], Tensor]
-
-
-def staggered(
-    model: Classifier, data: Data, recipe: Recipe, seed: int, count: int, epochs: Sequence[int]
-) -> list[Classifier]:
-    """Train `count` surrogates; of each, keep a copy after each of these epochs.
-
-    The copies of one training follow one another, the youngest first.
-    """
-    copies = []
-
-    def keep(surrogate: Classifier, epoch: int) -> None:
-        if epoch in epochs:
-            copies.append(copy.deepcopy(surrogate))
-
-    for number in range(count):
-        train(model, data, recipe, seed=1000 * (seed + 1) + number, after_epoch=keep)
-    return copies
 
 
 def matching_objective(
@@ -136,11 +126,7 @@ def matching_objective(
     loss: Objective = alignment_loss,
     augmented: bool = False,
 ) -> Callable[[Tensor], Tensor]:
-    """What crafting lowers: the mean loss over the surrogates, as a function of the images.
-
-    per_step: look at so many surrogates at a time, drawn anew for each step; None for all.
-    augmented: flip and shift the images first, differently at each step.
-    """
+    """What crafting lowers: the mean loss over surrogates (all if per_step is None)."""
 
     def objective(images: Tensor) -> Tensor:
         seen = augment(images, generator) if augmented else images
@@ -166,9 +152,7 @@ def brew(
 ) -> Tensor:
     """Craft images within `epsilon` of the base images whose gradients match the wanted ones.
 
-    restarts: start so often from new noise; the lowest loss over all surrogates wins.
-    options: those of `matching_objective`.
-    """
+    restarts: the lowest loss over all surrogates wins. options: see `matching_objective`."""
     objective = matching_objective(surrogates, wanted, base.y, generator, **options)
     judge = matching_objective(
         surrogates, wanted, base.y, generator, **options | {"per_step": None}
@@ -197,11 +181,9 @@ def gradient_matching(
     base: Tensor | None = None,
     **crafting,
 ) -> Poison:
-    """Witches' Brew: correctly labelled images whose gradient is the one the target would give.
+    """Witches' Brew. base: the rows to poison, or None for those that `choose_bases` takes.
 
-    base: the rows to poison; None takes those of the adversarial class with the largest gradient.
-    crafting: options of `brew`. Source: Geiping and others (arXiv 2009.02276), algorithm 1.
-    """
+    crafting: options of `brew`. Source: Geiping and others (arXiv 2009.02276), algorithm 1."""
     check_surrogates(surrogates, data, goal)
     if base is None:
         rows = candidates(data, goal.adversarial_class, threat.budget)
@@ -211,3 +193,13 @@ def gradient_matching(
     generator = torch.Generator(data.x.device).manual_seed(seed)
     images = brew(surrogates, wanted, data[base], bound(threat), generator, **crafting)
     return Poison(images, data.y[base], base, threat.placement)
+
+
+def joint_gradient(gradients: Sequence[Gradient]) -> Gradient:
+    """One wanted gradient for several targets: the mean of their gradients, each of length 1.
+
+    The mean of the alignment losses of the targets is lowest where the alignment loss of this one
+    gradient is lowest.
+    """
+    units = [[part / length(gradient) for part in gradient] for gradient in gradients]
+    return tuple(torch.stack(parts).mean(0) for parts in zip(*units, strict=True))

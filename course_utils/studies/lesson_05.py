@@ -3,7 +3,9 @@
 Generated from notebooks/05_gradient_matching.ipynb: edit it there, then run make notebooks.
 """
 
+import copy
 from dataclasses import dataclass
+from functools import cache
 
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from course_utils.models import Classifier, build
 from course_utils.stored import Study
 from course_utils.studies.goals import draw_goal
 from course_utils.threat import Poison, Targeted, ThreatModel
-from course_utils.training import Recipe
+from course_utils.training import Recipe, train
 from course_utils.trials import compare, with_controls
 
 RECIPE = Recipe(epochs=20, batch_size=100, lr=0.05)
@@ -116,4 +118,52 @@ def dose_trial(seed: int) -> list[dict]:
     return rows + victims(scene, far, {"attack": poison}, **labels)
 
 
-DOSE_STUDY = Study("gradient_matching", "05", dose_trial, range(40))
+DOSE_STUDY = Study("gradient_matching", "05", dose_trial, range(20))
+
+
+FINETUNE = Recipe(epochs=20, batch_size=50, lr=0.05)
+
+
+@cache
+def public_cnn() -> tuple[Classifier, Data]:
+    """A trained CNN that attacker and victim both have, and 4,000 images that it has not seen."""
+    pool = balanced(load("fashion_mnist")[0], 10_000, seed=0)
+    recipe = Recipe(epochs=6, batch_size=50, lr=0.1)
+    model = build("small_cnn", pool.shape, len(pool.classes))
+    return train(model, pool[:6000], recipe, seed=5), pool[6000:]
+
+
+def tuned(model: Classifier, data: Data, seed: int) -> list[Classifier]:
+    """The model itself, and copies of it after 10 and 20 epochs of fine-tuning."""
+    copies = [model]
+
+    def keep(surrogate: Classifier, epoch: int) -> None:
+        if epoch in AGES:
+            copies.append(copy.deepcopy(surrogate))
+
+    train(model, data, FINETUNE, scenario="finetune", seed=1000 * (seed + 1), after_epoch=keep)
+    return copies
+
+
+def finetune_trial(seed: int) -> list[dict]:
+    """Fine-tuning the CNN on 500 images, 50 of them poisons; clean data and noise beside it."""
+    public, rest = public_cnn()
+    data, test = balanced(rest, 500, seed), load("fashion_mnist")[1]
+    surrogates = tuned(public, data, seed)
+    goal = draw_goal(surrogates, test, seed)
+    threat = ThreatModel(50, EPSILONS["32/255"], clean_label=True)
+    poison = gradient_matching(surrogates, data, goal, threat, seed)
+    poison.check(threat, data)
+    return compare(
+        with_controls(poison, data, seed),
+        goal=goal,
+        data=data,
+        test=test,
+        model=public,
+        recipe=FINETUNE,
+        seed=seed,
+        scenario="finetune",
+    )
+
+
+FINETUNE_STUDY = Study("gradient_matching_cnn", "05", finetune_trial, range(20))
