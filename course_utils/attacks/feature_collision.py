@@ -78,23 +78,26 @@ def surrogate_loss(
 
 def poison_frogs(
     surrogates: Sequence[Classifier], data: Data, goal: Targeted, threat: ThreatModel, seed: int,
-    *, beta: float = 0.03, step: float = 5.0, steps: int = 200,
+    *, beta: float = 0.01, step: float = 1.0, steps: int = 200,
 ) -> Poison:  # fmt: skip
-    """Clean-label poisons by forward-backward splitting, each on its own.
+    """Clean-label poisons by forward-backward splitting, each on its own; any seed gives the same.
 
-    beta: weight of the image penalty. step: length of the forward step. A bound holds on top if
-    the threat model has one. The same surrogates give the same poisons, whatever the seed.
+    beta: weight of the image penalty. step: length of the first forward steps, halved whenever the
+    objective rises. A bound of the threat model holds on top.
     Source: Shafahi and others (arXiv 1804.00792), algorithm 1.
     """
     check_surrogates(surrogates, data, goal)
     rows = nearest_bases(surrogates, data, goal, threat.budget)
-    images, base = data.x[rows], data.x[rows]
-    objective = surrogate_loss(surrogates, goal, collision_loss)
+    images, base, before = data.x[rows], data.x[rows], float("inf")
+    collide = surrogate_loss(surrogates, goal, collision_loss)
     for _ in range(steps):
         images = images.detach().requires_grad_()
-        gradient = torch.autograd.grad(len(rows) * objective(images), images)[0]
-        forward = images.detach() - step * gradient
+        distance = len(rows) * collide(images)
+        total = distance.item() + beta / 2 * (images.detach() - base).square().sum().item()
+        step = step / 2 if total > before else step
+        forward = images.detach() - step * torch.autograd.grad(distance, images)[0]
         images = project((forward + step * beta * base) / (1 + step * beta), base, threat.epsilon)
+        before = total
     return Poison(images, data.y[rows], rows, threat.placement)
 
 

@@ -25,11 +25,8 @@ from course_utils.threat import Poison, Targeted, ThreatModel
 from course_utils.training import Recipe, Scenario, train
 from course_utils.trials import compare
 
-EXTRACTORS = {
-    "mlp": Recipe(epochs=20, batch_size=100, lr=0.05, weight_decay=2e-3),
-    "small_cnn": Recipe(epochs=5, batch_size=50, lr=0.1),
-}
-HEAD = Recipe(epochs=40, batch_size=50, lr=0.5, weight_decay=0.0)
+EXTRACTOR = Recipe(epochs=20, batch_size=50, lr=0.1, weight_decay=0.0)
+HEAD = Recipe(epochs=40, batch_size=100, lr=1.0, weight_decay=0.0)
 
 
 class Transfer(NamedTuple):
@@ -51,7 +48,7 @@ def train_extractor(name: str, images: Data, seed: int) -> Classifier:
     """A model trained on 4,000 of the images: its features can be frozen, its head refitted."""
     part = balanced(images, 4000, seed)
     model = build(name, part.shape, len(part.classes))
-    return train(model, part, EXTRACTORS[name], seed=seed)
+    return train(model, part, EXTRACTOR, seed=seed)
 
 
 def draw_transfer(seed: int, near: bool = True, device: torch.device | str = "cpu") -> Transfer:
@@ -97,7 +94,7 @@ OTHERS = {
     "watermark": watermark,
     "Poison Frogs, no bound": poison_frogs,
     "Bullseye Polytope, no bound": partial(
-        feature_collision, loss=bullseye_loss, steps=200, lr=0.05
+        feature_collision, loss=bullseye_loss, steps=400, lr=0.005
     ),
 }
 
@@ -132,73 +129,68 @@ def measure(
         near = {"mean": float("nan"), "each": float("nan")}
         if poison is not None:
             near = distances(model, poison, draw.data, draw.goal)
-        row |= {"budget": 0 if poison is None else len(poison), **near, **labels}
+        size = 0 if poison is None else len(poison)
+        row |= {"scenario": scenario, "budget": size, **near, **labels}
     return rows
 
 
-def noise_of(poison: Poison, data: Data, seed: int) -> Poison:
-    """Random noise of the same size on the same images."""
-    return poison.noise_control(data, torch.Generator(data.x.device).manual_seed(seed))
+FINETUNE = Recipe(epochs=20, batch_size=50, lr=0.05, weight_decay=0.0)
+BULLSEYE = "Bullseye Polytope"
+PLAN = {
+    1: [BULLSEYE, "Poison Frogs, no bound", "Bullseye Polytope, no bound"],
+    2: [BULLSEYE],
+    5: [*COLLISIONS, *OTHERS],
+    10: [BULLSEYE],
+    25: [*COLLISIONS],
+}
 
 
-def collision_trial(seed: int, near: bool = True) -> list[dict]:
-    """White box: clean, every attack at its budgets, and noise like Bullseye's."""
-    draw = draw_transfer(seed, near)
-    rows = measure(draw, draw.extractor, {"clean": None}, seed)
-    for budget in BUDGETS:
-        if near or budget in (5, 25):
-            attacks = COLLISIONS | (OTHERS if near and budget in (1, 5, 25) else {})
-            poisons = craft(attacks, [draw.extractor], draw, budget, seed)
-            poisons["noise"] = noise_of(poisons["Bullseye Polytope"], draw.data, seed)
-            rows += measure(draw, draw.extractor, poisons, seed)
-    return rows
+def with_noise(poisons: Mapping[str, Poison], data: Data, seed: int) -> dict[str, Poison]:
+    """The poisons, and random noise like Bullseye's: as large, on the same images."""
+    generator = torch.Generator(data.x.device).manual_seed(seed)
+    return {**poisons, "noise": poisons[BULLSEYE].noise_control(data, generator)}
+
+
+def near_trial(seed: int) -> list[dict]:
+    """White box, neighbouring classes: transfer as in PLAN, fine-tuning with 25 poisons."""
+    draw = draw_transfer(seed)
+    model, attacks = draw.extractor, COLLISIONS | OTHERS
+    rows = measure(draw, model, {"clean": None}, seed)
+    for budget, names in PLAN.items():
+        poisons = craft({name: attacks[name] for name in names}, [model], draw, budget, seed)
+        if budget in (5, 25):
+            poisons = with_noise(poisons, draw.data, seed)
+        rows += measure(draw, model, poisons, seed)
+    conditions = {"clean": None, **poisons}
+    return rows + measure(draw, model, conditions, seed, "finetune", FINETUNE)
 
 
 def far_trial(seed: int) -> list[dict]:
-    """The same with class pairs that are no neighbours, at two budgets."""
-    return collision_trial(seed, near=False)
+    """White box, classes that are no neighbours: Bullseye Polytope and its noise."""
+    draw = draw_transfer(seed, near=False)
+    rows = measure(draw, draw.extractor, {"clean": None}, seed)
+    for budget in (5, 25):
+        attack = {BULLSEYE: COLLISIONS[BULLSEYE]}
+        poisons = craft(attack, [draw.extractor], draw, budget, seed)
+        rows += measure(draw, draw.extractor, with_noise(poisons, draw.data, seed), seed)
+    return rows
 
 
-NEAR_STUDY = Study("collision_near", "04", collision_trial, range(60))
+NEAR_STUDY = Study("collision_near", "04", near_trial, range(50))
 FAR_STUDY = Study("collision_far", "04", far_trial, range(40))
 
 
 def black_box_trial(seed: int) -> list[dict]:
-    """25 poisons from one or four surrogates, against victims with other extractors."""
+    """25 poisons from one or three surrogates, against a victim with another extractor."""
     draw = draw_transfer(seed)
     ours, theirs = draw.others[:6500], draw.others[6500:]
-    more = [train_extractor("mlp", ours, seed + 20_000 * k) for k in (1, 2, 3)]
-    surrogates = {1: [draw.extractor], 4: [draw.extractor, *more]}
-    poisons = {n: craft(COLLISIONS, known, draw, 25, seed) for n, known in surrogates.items()}
-    victims = {
-        "same features": draw.extractor,
-        "other training": train_extractor("mlp", theirs, seed + 100_000),
-        "other architecture": train_extractor("small_cnn", theirs, seed + 100_000),
-    }
-    rows = []
-    for name, victim in victims.items():
-        rows += measure(draw, victim, {"clean": None}, seed, victim=name, surrogates=0)
-        for count in surrogates:
-            labels = {"victim": name, "surrogates": count}
-            rows += measure(draw, victim, poisons[count], seed, **labels)
+    more = [train_extractor("mlp", ours, seed + 20_000 * k) for k in (1, 2)]
+    victim = train_extractor("mlp", theirs, seed + 100_000)
+    rows = measure(draw, victim, {"clean": None}, seed, surrogates=0)
+    for surrogates in ([draw.extractor], [draw.extractor, *more]):
+        poisons = craft(COLLISIONS, surrogates, draw, 25, seed)
+        rows += measure(draw, victim, poisons, seed, surrogates=len(surrogates))
     return rows
 
 
 BLACK_STUDY = Study("collision_black_box", "04", black_box_trial, range(40))
-
-
-FINETUNE = Recipe(epochs=20, batch_size=50, lr=0.05)
-
-
-def finetune_trial(seed: int) -> list[dict]:
-    """Every layer moves: clean, each collision at two budgets, and noise like Bullseye's."""
-    draw = draw_transfer(seed)
-    rows = measure(draw, draw.extractor, {"clean": None}, seed, "finetune", FINETUNE)
-    for budget in (5, 25):
-        poisons = craft(COLLISIONS, [draw.extractor], draw, budget, seed)
-        poisons["noise"] = noise_of(poisons["Bullseye Polytope"], draw.data, seed)
-        rows += measure(draw, draw.extractor, poisons, seed, "finetune", FINETUNE)
-    return rows
-
-
-FINETUNE_STUDY = Study("collision_finetune", "04", finetune_trial, range(40))
