@@ -32,6 +32,11 @@ def pair_greedily(features: Tensor, source_features: Tensor) -> Tensor:
 
 def hidden_trigger_loss(features: Tensor, source_features: Tensor) -> Tensor:
     """The mean squared distance between poisons (P, d) and their partners among (Q, d), Q >= P."""
+    if len(source_features) < len(features):
+        raise ValueError(
+            f"{len(features)} poisons but only {len(source_features)} patched source images: "
+            "draw at least as many, so that each poison gets a partner."
+        )
     with torch.no_grad():
         pairs = pair_greedily(features, source_features)
     return (features - source_features[pairs]).square().sum(1).mean()

@@ -77,17 +77,17 @@ def copy_of_trigger(poison: Poison, data: Data, goal: Backdoor) -> float:
 VICTIM = Recipe(epochs=20, batch_size=100, lr=0.05)
 
 
-def train_surrogates(data: Data, seed: int, count: int = 2) -> list[Classifier]:
+def train_surrogates(data: Data, seed: int, count: int) -> list[Classifier]:
     """Models trained in the victim's way, each from a seed of its own."""
     model = build("mlp", data.shape, len(data.classes))
     return [train(model, data, VICTIM, seed=1000 * (seed + 1) + k) for k in range(count)]
 
 
-def draw_scratch(seed: int, device: torch.device | str = "cpu") -> Draw:
-    """Draw 3,000 training images and two surrogates."""
+def draw_scratch(seed: int, device: torch.device | str = "cpu", count: int = 2) -> Draw:
+    """Draw 3,000 training images and `count` surrogates."""
     train_all, test = (part.to(device) for part in load("fashion_mnist"))
     data = balanced(train_all, 3000, seed)
-    return Draw(train_surrogates(data, seed), data, test)
+    return Draw(train_surrogates(data, seed, count), data, test)
 
 
 class Cell(NamedTuple):
@@ -191,12 +191,12 @@ SCRATCH = Study("sleeper_agent", "08", scratch_trial, range(20))
 
 def retraining_trial(seed: int) -> list[dict]:
     """Sleeper Agent with and without new surrogates along the way, as many steps each."""
-    draw, threat = draw_scratch(seed), ThreatModel(30, 16 / 255, clean_label=True)
+    draw, threat = draw_scratch(seed, count=1), ThreatModel(30, 16 / 255, clean_label=True)
     goal, data = draw_backdoor(draw.data.classes, seed), draw.data
     model = build("mlp", data.shape, len(data.classes))
 
     def retrain(seen: Data, number: int) -> list[Classifier]:
-        return train_surrogates(seen, 1000 * number + seed)
+        return train_surrogates(seen, 1000 * number + seed, count=1)
 
     made = {
         "never": sleeper_agent(draw.surrogates, data, goal, threat, seed),
