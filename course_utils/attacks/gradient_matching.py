@@ -65,7 +65,7 @@ def alignment_loss(model: Classifier, images: Tensor, labels: Tensor, wanted: Gr
     """One minus the cosine between the images' gradient and the wanted one, over all parameters.
 
     images: (N, C, H, W); the loss can be differentiated for them. labels: (N,), those that the
-    victim will see. Source: Geiping and others, Witches' Brew (arXiv 2009.02276), section 3.2.
+    victim will see. Source: Geiping and others, Witches' Brew (arXiv 2009.02276).
     """
     found = loss_gradient(model, images, labels, graph=True)
     return 1 - dot(found, wanted) / (length(found) * length(wanted))
@@ -90,7 +90,7 @@ def gradient_norms(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
 def choose_bases(surrogates: Sequence[Classifier], data: Data, rows: Tensor, budget: int) -> Tensor:
     """Of `rows`, the `budget` images with the largest gradient, averaged over the surrogates.
 
-    Source: Geiping and others, Witches' Brew (arXiv 2009.02276), released code.
+    Source: Souri and others, Sleeper Agent (arXiv 2106.08970), released code.
     """
     norms = [gradient_norms(model, data.x[rows], data.y[rows]) for model in surrogates]
     order = torch.stack(norms).mean(0).argsort(descending=True)

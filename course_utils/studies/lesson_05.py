@@ -146,7 +146,7 @@ def tuned(model: Classifier, data: Data, seed: int) -> list[Classifier]:
 
 
 def finetune_trial(seed: int) -> list[dict]:
-    """Fine-tuning the CNN on 500 images, 50 of them poisons; clean data and noise beside it."""
+    """Fine-tuning the CNN on 500 images, 50 of them poisons, or noise of the same size."""
     public, rest = public_cnn()
     data, test = balanced(rest, 500, seed), load("fashion_mnist")[1]
     surrogates = tuned(public, data, seed)
@@ -154,8 +154,9 @@ def finetune_trial(seed: int) -> list[dict]:
     threat = ThreatModel(50, EPSILONS["32/255"], clean_label=True)
     poison = gradient_matching(surrogates, data, goal, threat, seed)
     poison.check(threat, data)
+    noise = with_controls(poison, data, seed)["noise"]
     return compare(
-        with_controls(poison, data, seed),
+        {"noise": noise, "attack": poison},
         goal=goal,
         data=data,
         test=test,
