@@ -140,6 +140,8 @@ def test_the_loss_pulls_each_poison_to_its_partner():
     assert loss.item() == pytest.approx((9 + 1) / 2)
     slope = torch.autograd.grad(loss, features)[0]
     assert torch.allclose(slope, features.detach() - sources[[1, 0]])
+    with pytest.raises(ValueError, match="2 poisons but only 1 patched"):
+        hidden_trigger_loss(features, sources[:1])
 
 
 def test_the_patched_gradient_is_a_finite_difference(few):
