@@ -41,7 +41,7 @@ ATTACKS = {
 @pytest.fixture(scope="module")
 def draw():
     """One trial of transfer learning."""
-    return draw_transfer(1001)
+    return draw_transfer(1071)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_bullseye_brings_the_mean_to_the_target(draw):
     bullseye = partial(feature_collision, loss=bullseye_loss)
     for epsilon, left in ((EPSILON, 1 / 3), (None, 0.05)):
         threat = ThreatModel(5, epsilon, clean_label=True)
-        more = {} if epsilon else {"steps": 200, "lr": 0.05}
+        more = {} if epsilon else {"steps": 400, "lr": 0.005}
         poison = bullseye([draw.extractor], draw.data, draw.goal, threat, seed=0, **more)
         assert distances(draw.extractor, poison, draw.data, draw.goal)["mean"] <= left
 
@@ -186,7 +186,7 @@ def test_the_parts_of_a_draw_share_no_image(draw):
     parts = [draw.data.x, draw.others.x, draw.test.x, draw.goal.image[None]]
     known = [{image.numpy().tobytes() for image in part} for part in parts]
     assert len(set.union(*known)) >= sum(map(len, known)) - 3  # a few images come twice in it
-    again = draw_transfer(1001)
+    again = draw_transfer(1071)
     assert torch.equal(again.data.x, draw.data.x) and torch.equal(again.goal.image, draw.goal.image)
     weights = (model.head.weight for model in (draw.extractor, again.extractor))
     assert torch.equal(*weights)

@@ -137,14 +137,16 @@ def project_to_simplex(values: Tensor) -> Tensor:
 def polytope_coefficients(features: Tensor, target: Tensor, steps: int = 100) -> Tensor:
     """The weights (P,) of the point of the polytope that is nearest to the target (D,).
 
-    features: the corners of the polytope (P, D). Projected gradient descent from equal weights.
-    Source: Zhu and others (arXiv 1905.05897), algorithm 1.
+    features: the corners of the polytope (P, D). Projected gradient descent from equal weights, on
+    the gaps between corners and target.
+    Source: Zhu and others (arXiv 1905.05897).
     """
-    products, pull = features @ features.T, features @ target
-    step = 1 / torch.linalg.eigvalsh(products)[-1]
-    weights = torch.full_like(pull, 1 / len(pull))
+    gaps = features - target
+    products = gaps @ gaps.T
+    step = 1 / torch.linalg.eigvalsh(products)[-1].clamp(min=1e-12)
+    weights = torch.full_like(products[0], 1 / len(features))
     for _ in range(steps):
-        weights = project_to_simplex(weights - step * (products @ weights - pull))
+        weights = project_to_simplex(weights - step * (products @ weights))
     return weights
 
 
@@ -152,7 +154,7 @@ def convex_polytope_loss(features: Tensor, target_features: Tensor) -> Tensor:
     """Squared distance of the target's features (T, D) from the polytope of the poisons' (P, D).
 
     As a share of the squared length of the target's features; of several targets the mean counts.
-    Source: Zhu and others (arXiv 1905.05897), equation 3.
+    Source: Zhu and others (arXiv 1905.05897).
     """
     target = target_features.mean(0)
     weights = polytope_coefficients(features.detach(), target)
@@ -164,7 +166,7 @@ def bullseye_loss(features: Tensor, target_features: Tensor) -> Tensor:
 
     features: of the poisons (P, D). target_features: of the target (1, D), or of several targets
     (T, D), whose mean counts. As a share of the squared length of the (mean) target features.
-    Source: Aghakhani and others (arXiv 2005.00191), equation 2.
+    Source: Aghakhani and others (arXiv 2005.00191).
     """
     target = target_features.mean(0)
     return (features.mean(0) - target).square().sum() / target.square().sum()

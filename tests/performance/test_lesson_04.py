@@ -22,7 +22,7 @@ LOSSES = (collision_loss, convex_polytope_loss, bullseye_loss)
 def draw():
     """One trial of transfer learning."""
     with one_thread():
-        return draw_transfer(1001)
+        return draw_transfer(1071)
 
 
 @pytest.mark.benchmark(group="feature collision, one step over 25 poisons")
