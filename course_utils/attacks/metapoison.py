@@ -94,6 +94,14 @@ def unrolled_loss(
     return loss(functional_call(model, parameters, (target,)), adversarial_class)
 
 
+def largest_gradients(
+    surrogates: Sequence[Classifier], data: Data, goal: Targeted, threat: ThreatModel
+) -> Tensor:
+    """The rows of the adversarial class that teach the surrogates most: the whole budget."""
+    rows = candidates(data, goal.adversarial_class, threat.budget)
+    return choose_bases(surrogates, data, rows, threat.budget)
+
+
 @dataclass(frozen=True)
 class Unrolling:
     """How a crafting step looks ahead: `steps` SGD steps of learning rate `lr`.
@@ -118,14 +126,6 @@ class Unrolling:
 
 
 FIVE_STEPS = Unrolling()
-
-
-def largest_gradients(
-    surrogates: Sequence[Classifier], data: Data, goal: Targeted, threat: ThreatModel
-) -> Tensor:
-    """The rows of the adversarial class that teach the surrogates most: the whole budget."""
-    rows = candidates(data, goal.adversarial_class, threat.budget)
-    return choose_bases(surrogates, data, rows, threat.budget)
 
 
 def without(data: Data, rows: Tensor) -> Data:

@@ -142,27 +142,6 @@ def variants_trial(seed: int) -> list[dict]:
 VARIANTS_STUDY = Study("metapoison_variants", "06", variants_trial, range(20))
 
 
-WEAKER = {
-    "16/255, 150 poisons": ThreatModel(150, 16 / 255, clean_label=True),
-    "32/255, 60 poisons": ThreatModel(60, 32 / 255, clean_label=True),
-}
-
-
-def weaker_trial(seed: int) -> list[dict]:
-    """Both attacks with a smaller bound, with a smaller budget, and between far classes."""
-    scene, rows = draw_scene(seed), []
-    for name, threat in WEAKER.items():
-        rows += victims(scene, both(scene, threat), setting=name)
-    adults = scene.older[1::2]
-    goal, base = aim(adults, scene.data, scene.test, THREAT, seed, near=False)
-    far = replace(scene, goal=goal, base=base)
-    crafted = {"clean": (None, 0.0), **both(far, THREAT)}
-    return rows + victims(far, crafted, setting="far classes")
-
-
-WEAKER_STUDY = Study("metapoison_weaker", "06", weaker_trial, range(20))
-
-
 TUNING = Recipe(epochs=10, batch_size=100, lr=0.02)
 TUNING_THREAT = ThreatModel(budget=50, epsilon=32 / 255, clean_label=True)
 TUNING_STEPS, TUNING_AGES = Unrolling(lr=0.05), (2, 5, 10)
@@ -199,4 +178,25 @@ def tuning_trial(seed: int) -> list[dict]:
     return victims(scene, controls(scene, crafted) | crafted)
 
 
-TUNING_STUDY = Study("metapoison_finetuning", "06", tuning_trial, range(60))
+TUNING_STUDY = Study("metapoison_finetuning", "06", tuning_trial, range(20))
+
+
+WEAKER = {
+    "16/255, 150 poisons": ThreatModel(150, 16 / 255, clean_label=True),
+    "32/255, 60 poisons": ThreatModel(60, 32 / 255, clean_label=True),
+}
+
+
+def weaker_trial(seed: int) -> list[dict]:
+    """Both attacks with a smaller bound, with a smaller budget, and between far classes."""
+    scene, rows = draw_scene(seed), []
+    for name, threat in WEAKER.items():
+        rows += victims(scene, both(scene, threat), setting=name)
+    adults = scene.older[1::2]
+    goal, base = aim(adults, scene.data, scene.test, THREAT, seed, near=False)
+    far = replace(scene, goal=goal, base=base)
+    crafted = {"clean": (None, 0.0), **both(far, THREAT)}
+    return rows + victims(far, crafted, setting="far classes")
+
+
+WEAKER_STUDY = Study("metapoison_weaker", "06", weaker_trial, range(20))
