@@ -26,12 +26,9 @@ def label_consistent(
     epsilon: float,
     steps: int = 20,
 ) -> Poison:
-    """Make images of the target class hard for the surrogates, then put the trigger on them.
-
-    The labels stay. It uses the whole budget, on the same images as `clean_label_patch`.
-    epsilon bounds the change before the trigger.
-    Source: Turner, Tsipras and Madry, arXiv 1912.02771.
-    """
+    """Make images of the target class hard for the surrogates, then put the trigger on them; the
+    labels stay. It uses the whole budget, on the same images as `clean_label_patch`. epsilon
+    bounds the change before the trigger. Source: Turner, Tsipras and Madry, arXiv 1912.02771."""
     if not surrogates:
         raise ThreatModelError("No surrogate: the attack needs at least one trained model.")
     poison = clean_label_patch(data, goal, threat, seed)

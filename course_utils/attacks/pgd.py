@@ -32,9 +32,7 @@ def pgd(
 ) -> Tensor:
     """Images (N, C, H, W), changed by at most `epsilon` a pixel, so that the model gets them wrong.
 
-    model: gives logits. labels: the true classes (N,). generator: draws the start; it lives on the
-    device of the images. Each step moves by 2.5 * epsilon / steps.
-    Source: Madry and others, arXiv 1706.06083.
+    labels: the true classes (N,). generator: on the device of the images. Source: arXiv 1706.06083.
     """
     if not 0 < epsilon <= 1 or steps < 1:
         raise ThreatModelError(
