@@ -143,18 +143,21 @@ def test_every_poison_passes_its_own_check(images, surrogate, goal, name, epsilo
     assert not torch.equal(poison.images, images.x[poison.base])
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", sorted(ATTACKS.keys() - {"watermark"}))
 def test_two_targets_give_different_poisons(images, held_out, surrogate, goal, name):
     known = (held_out.y == goal.true_class) & (predict(surrogate, held_out.x) == goal.true_class)
     other = next(image for image in held_out.x[known] if not torch.equal(image, goal.image))
     second = Targeted(other, goal.true_class, goal.adversarial_class)
+    pictures = goal.image[None], other[None]
     threat = ThreatModel(20, EPSILON, clean_label=True)
     poisons = [ATTACKS[name]([surrogate], images, g, threat, seed=0) for g in (goal, second)]
     rows = [poison.base.argsort() for poison in poisons]
     pixels = [poison.images[row] for poison, row in zip(poisons, rows, strict=True)]
     assert (pixels[0] - pixels[1]).abs().max() > EPSILON / 2
-    near = [distances(surrogate, poisons[0], images, g)["each"] for g in (goal, second)]
-    assert near[0] < near[1]
+    with torch.no_grad():
+        features, *aims = (surrogate.features(x) for x in (poisons[0].images, *pictures))
+    own, foreign = (convex_polytope_loss(features, aim) for aim in aims)
+    assert own < foreign
 
 
 def test_bullseye_brings_the_mean_to_the_target(draw):
