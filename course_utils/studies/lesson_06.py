@@ -6,19 +6,13 @@ Generated from notebooks/06_metapoison.ipynb: edit it there, then run make noteb
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from course_utils.attacks.gradient_matching import gradient_matching, staggered
-from course_utils.attacks.metapoison import (
-    FIVE_STEPS,
-    Unrolling,
-    largest_gradients,
-    margin_loss,
-    metapoison,
-)
+from course_utils.attacks.metapoison import FIVE_STEPS, Unrolling, largest_gradients, metapoison
 from course_utils.data import Data, balanced, load
 from course_utils.models import Classifier, build
 from course_utils.stored import Study
@@ -123,25 +117,6 @@ def main_trial(seed: int) -> list[dict]:
 MAIN_STUDY = Study("metapoison", "06", main_trial, range(40))
 
 
-VARIANTS = {
-    "1 step": Unrolling(steps=1),
-    "2 steps": Unrolling(steps=2),
-    "5 steps, first order": Unrolling(first_order=True),
-    "5 steps, margin loss": Unrolling(loss=margin_loss),
-    "5 steps, no clean images": Unrolling(clean=0),
-}
-
-
-def variants_trial(seed: int) -> list[dict]:
-    """MetaPoison with other settings, on the first trials of the main study."""
-    scene = draw_scene(seed)
-    crafted = {name: timed(metapoison, scene, THREAT, how=how) for name, how in VARIANTS.items()}
-    return victims(scene, crafted)
-
-
-VARIANTS_STUDY = Study("metapoison_variants", "06", variants_trial, range(20))
-
-
 TUNING = Recipe(epochs=10, batch_size=100, lr=0.02)
 TUNING_THREAT = ThreatModel(budget=50, epsilon=32 / 255, clean_label=True)
 TUNING_STEPS, TUNING_AGES = Unrolling(lr=0.05), (2, 5, 10)
@@ -179,24 +154,3 @@ def tuning_trial(seed: int) -> list[dict]:
 
 
 TUNING_STUDY = Study("metapoison_finetuning", "06", tuning_trial, range(20))
-
-
-WEAKER = {
-    "16/255, 150 poisons": ThreatModel(150, 16 / 255, clean_label=True),
-    "32/255, 60 poisons": ThreatModel(60, 32 / 255, clean_label=True),
-}
-
-
-def weaker_trial(seed: int) -> list[dict]:
-    """Both attacks with a smaller bound, with a smaller budget, and between far classes."""
-    scene, rows = draw_scene(seed), []
-    for name, threat in WEAKER.items():
-        rows += victims(scene, both(scene, threat), setting=name)
-    adults = scene.older[1::2]
-    goal, base = aim(adults, scene.data, scene.test, THREAT, seed, near=False)
-    far = replace(scene, goal=goal, base=base)
-    crafted = {"clean": (None, 0.0), **both(far, THREAT)}
-    return rows + victims(far, crafted, setting="far classes")
-
-
-WEAKER_STUDY = Study("metapoison_weaker", "06", weaker_trial, range(20))
