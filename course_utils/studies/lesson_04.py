@@ -181,16 +181,16 @@ FAR_STUDY = Study("collision_far", "04", far_trial, range(20))
 
 
 def black_box_trial(seed: int) -> list[dict]:
-    """25 poisons from one or three surrogates, against a victim with another extractor."""
+    """25 poisons from one or two surrogates, against a victim with another extractor."""
     draw = draw_transfer(seed)
     ours, theirs = draw.others[:6500], draw.others[6500:]
-    more = [train_extractor("mlp", ours, seed + 20_000 * k) for k in (1, 2)]
+    second = train_extractor("mlp", ours, seed + 20_000)
     victim = train_extractor("mlp", theirs, seed + 100_000)
     rows = measure(draw, victim, {"clean": None}, seed, surrogates=0)
-    for surrogates in ([draw.extractor], [draw.extractor, *more]):
+    for surrogates in ([draw.extractor], [draw.extractor, second]):
         poisons = craft(COLLISIONS, surrogates, draw, 25, seed)
         rows += measure(draw, victim, poisons, seed, surrogates=len(surrogates))
     return rows
 
 
-BLACK_STUDY = Study("collision_black_box", "04", black_box_trial, range(20))
+BLACK_STUDY = Study("collision_black_box", "04", black_box_trial, range(40))
