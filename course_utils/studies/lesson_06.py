@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from course_utils.attacks.gradient_matching import gradient_matching, staggered
-from course_utils.attacks.metapoison import FIVE_STEPS, Unrolling, largest_gradients, metapoison
+from course_utils.attacks.metapoison import (
+    FIVE_STEPS,
+    Unrolling,
+    largest_gradients,
+    margin_loss,
+    metapoison,
+)
 from course_utils.data import Data, balanced, load
 from course_utils.models import Classifier, build
 from course_utils.stored import Study
@@ -115,6 +121,25 @@ def main_trial(seed: int) -> list[dict]:
 
 
 MAIN_STUDY = Study("metapoison", "06", main_trial, range(40))
+
+
+VARIANTS = {
+    "1 step": Unrolling(steps=1),
+    "2 steps": Unrolling(steps=2),
+    "5 steps, first order": Unrolling(first_order=True),
+    "5 steps, margin loss": Unrolling(loss=margin_loss),
+    "5 steps, no clean images": Unrolling(clean=0),
+}
+
+
+def variants_trial(seed: int) -> list[dict]:
+    """MetaPoison with other settings, on the first trials of the main study."""
+    scene = draw_scene(seed)
+    crafted = {name: timed(metapoison, scene, THREAT, how=how) for name, how in VARIANTS.items()}
+    return victims(scene, crafted)
+
+
+VARIANTS_STUDY = Study("metapoison_variants", "06", variants_trial, range(20))
 
 
 TUNING = Recipe(epochs=10, batch_size=100, lr=0.02)
