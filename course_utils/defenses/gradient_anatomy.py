@@ -1,0 +1,199 @@
+"""Built in lesson 09, anatomy of a poisoned gradient.
+
+Generated from notebooks/09_anatomy_of_a_gradient.ipynb: edit it there, then run make notebooks.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from course_utils.attacks.gradient_matching import Gradient, dot, length
+from course_utils.data import Data
+from course_utils.defense import Defense
+from course_utils.defenses.per_example import add_noise, check_shaping, linear_norms
+from course_utils.models import Classifier
+from course_utils.threat import Poison
+from course_utils.training import batches_in
+
+
+def part_gradient(
+    model: Classifier, images: Tensor, labels: Tensor, bound: float = math.inf
+) -> Gradient:
+    """The gradient of the mean loss over a part of a batch, for every parameter that trains.
+
+    images: (N, C, H, W). labels: (N,). bound: clip each example's gradient to this length first;
+    that needs a model of linear layers.
+    """
+    check_shaping(bound)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if bound == math.inf:
+        return torch.autograd.grad(cross_entropy(model(images), labels), parameters)
+    shrink = (bound / linear_norms(model, images, labels)).clamp(max=1)
+    losses = cross_entropy(model(images), labels, reduction="none")
+    return torch.autograd.grad((shrink * losses).mean(), parameters)
+
+
+LAYERS = {"last": slice(-2, -1), "all": slice(None)}  # the last layer's weights; all parameters
+
+
+def cosine(first: Gradient, second: Gradient) -> float:
+    """The cosine of the angle between two gradients, over all their parameters."""
+    return (dot(first, second) / (length(first) * length(second))).item()
+
+
+def compare_parts(gradients: dict[str, Gradient]) -> dict[str, float]:
+    """The length of each part's gradient, and its cosine with that of the part named "clean"."""
+    row = {}
+    for layers, which in LAYERS.items():
+        for name, gradient in gradients.items():
+            row[f"{layers} {name}"] = length(gradient[which]).item()
+            if name != "clean":
+                row[f"{layers} cos {name}"] = cosine(gradients["clean"][which], gradient[which])
+    return row
+
+
+def fingerprints(images: Tensor, labels: Tensor) -> list[bytes]:
+    """Something to know each image (N, C, H, W) with its label (N,) by."""
+    pairs = zip(images.cpu().numpy(), labels.tolist(), strict=True)
+    return [image.tobytes() + str(label).encode() for image, label in pairs]
+
+
+@dataclass(frozen=True, eq=False)
+class Specimen:
+    """A poisoned training set to look at.
+
+    seen: what the victim trains on. is_poison: which of its rows are poison (N,). partners: for
+    each control, the class from which the partner of a poison is drawn (N,). fresh: images that the
+    victim never sees. where: the row of each fingerprint.
+    """
+
+    seen: Data
+    is_poison: Tensor
+    partners: dict[str, Tensor]
+    fresh: Data
+    where: dict[bytes, int]
+
+
+def specimen(poison: Poison, data: Data, fresh: Data) -> Specimen:
+    """What the victim sees, with the controls "label" and, where labels were changed, "class".
+
+    Raises ValueError if a poison equals a clean training image, label included.
+    """
+    seen, is_poison = poison.apply(data), poison.mask(data)
+    keys = fingerprints(seen.x, seen.y)
+    clean = {key for key, bad in zip(keys, is_poison.tolist(), strict=True) if not bad}
+    if any(key in clean for key in fingerprints(poison.images, poison.labels)):
+        raise ValueError(
+            "A poison has the image and the label of a clean training image, so the two cannot be "
+            "told apart in a batch: leave it out."
+        )
+    partners = {"label": seen.y}
+    if poison.base is not None and not torch.equal(poison.labels, data.y[poison.base]):
+        place = is_poison.nonzero()[:, 0] if poison.placement == "append" else poison.base
+        partners["class"] = seen.y.clone()
+        partners["class"][place] = data.y[poison.base]
+    return Specimen(seen, is_poison, partners, fresh, {key: row for row, key in enumerate(keys)})
+
+
+def matched_rows(data: Data, free: Tensor, wanted: Tensor, generator: torch.Generator) -> Tensor:
+    """For each wanted class (P,) the row of a random image with that label; none comes twice.
+
+    free: which rows may be drawn (N,). Raises ValueError if there are too few of a class.
+    """
+    chosen = torch.empty_like(wanted)
+    for label in wanted.unique():
+        pool, places = (free & (data.y == label)).nonzero()[:, 0], wanted == label
+        needed = int(places.sum())
+        if len(pool) < needed:
+            raise ValueError(
+                f"{needed} images of class {data.classes[label]} are needed as a control, but only "
+                f"{len(pool)} are free: use smaller batches or more data."
+            )
+        order = torch.randperm(len(pool), generator=generator, device=pool.device)
+        chosen[places] = pool[order[:needed]]
+    return chosen
+
+
+def cut(what: Specimen, rows: Tensor, generator: torch.Generator) -> dict[str, Data]:
+    """The clean part and the poison part of a batch, and as many images for each control.
+
+    rows: of the batch (B,). "label", "class": clean training images that are not in the batch.
+    "new": images that the victim never sees, with the labels of the poisons.
+    """
+    bad = what.is_poison[rows]
+    parts = {"clean": what.seen[rows[~bad]], "poison": what.seen[rows[bad]]}
+    free = ~what.is_poison
+    free[rows] = False
+    for name, classes in what.partners.items():
+        parts[name] = what.seen[matched_rows(what.seen, free, classes[rows[bad]], generator)]
+    everyone = torch.ones_like(what.fresh.y, dtype=torch.bool)
+    parts["new"] = what.fresh[matched_rows(what.fresh, everyone, parts["poison"].y, generator)]
+    return parts
+
+
+def with_noise(
+    gradients: dict[str, Gradient], sizes: dict[str, int], deviation: float,
+    generator: torch.Generator, shared: bool,
+) -> dict[str, Gradient]:  # fmt: skip
+    """Each part's gradient as if its sum had this noise; shared: all parts get the same draw."""
+    state, noisy = generator.get_state(), {}
+    for name, gradient in gradients.items():
+        if shared:
+            generator.set_state(state)
+        noisy[name] = add_noise(gradient, deviation / sizes[name], generator)
+    return noisy
+
+
+def look(
+    model: Classifier, what: Specimen, rows: Tensor, generator: torch.Generator,
+    bound: float = math.inf, noise: float = 0.0,
+) -> list[dict]:  # fmt: skip
+    """Measure one batch: one row without noise and, with noise, one for each way to draw it.
+
+    A row has the number of poisons, what `compare_parts` gives, and for each control the share of
+    poisons whose own gradient is longer than that of their partner. No row if a part is empty.
+    """
+    parts = cut(what, rows, generator)
+    if len(parts["clean"]) == 0 or len(parts["poison"]) == 0:
+        return []
+    found = {name: part_gradient(model, p.x, p.y, bound) for name, p in parts.items()}
+    row = {"noise": "none", "poisons": len(parts["poison"]), **compare_parts(found)}
+    poison, *controls = (name for name in parts if name != "clean")
+    own = linear_norms(model, parts[poison].x, parts[poison].y)
+    for name in controls:
+        others = linear_norms(model, parts[name].x, parts[name].y)
+        row[f"longer {name}"] = (own > others).float().mean().item()
+    kinds = {"independent": False, "shared": True} if noise > 0 else {}
+    sizes = {name: len(part) for name, part in parts.items()}
+    noisy = {k: with_noise(found, sizes, bound * noise, generator, s) for k, s in kinds.items()}
+    return [row, *({**row, "noise": kind, **compare_parts(g)} for kind, g in noisy.items())]
+
+
+def anatomy(
+    what: Specimen, record: list[dict], batch_size: int, epochs: Sequence[int], *,
+    bound: float = math.inf, noise: float = 0.0, every: int = 2, seed: int = 0,
+) -> Defense:  # fmt: skip
+    """A defense that only looks: on every `every`-th batch of these epochs, into `record`.
+
+    bound, noise: shape the gradient that training follows too, and the parts that are measured.
+    Source: Hong and others (arXiv 2002.11497), sections 3 and 4; the controls are ours.
+    """
+    check_shaping(bound, noise)
+    own = torch.Generator(what.seen.x.device).manual_seed(seed)
+    steps, batches = itertools.count(), batches_in(len(what.seen), batch_size)
+    deviation = bound * noise if noise > 0 else 0.0
+
+    def gradients(model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator) -> Gradient:
+        epoch, batch = divmod(next(steps), batches)
+        if epoch + 1 in epochs and batch % every == 0:
+            rows = torch.tensor([what.where[key] for key in fingerprints(x, y)], device=y.device)
+            found = look(model, what, rows, own, bound, noise)
+            record.extend({"epoch": epoch + 1, **row} for row in found)
+        return add_noise(part_gradient(model, x, y, bound), deviation / len(x), generator)
+
+    return Defense("anatomy", gradients=gradients)
