@@ -1,0 +1,131 @@
+"""The glossary, the references, the map line of the lessons, and the links between all of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tools.lessons import ROOT, lesson_files, read
+
+NOTEBOOKS = ROOT / "notebooks"
+GLOSSARY = (NOTEBOOKS / "GLOSSARY.md").read_text(encoding="utf-8")
+REFERENCES = (NOTEBOOKS / "REFERENCES.md").read_text(encoding="utf-8")
+LESSONS = lesson_files()
+COPIES = sorted((NOTEBOOKS / "workshop").glob("*.ipynb"))
+PAGES = [ROOT / "README.md", NOTEBOOKS / "GLOSSARY.md", NOTEBOOKS / "REFERENCES.md"]
+
+ENTRY = re.compile(r"- \*\*(.+?)\*\* \(\[lesson (\d\d)\]\((\d\d_\w+\.ipynb)\)\): [A-Z(].+\.")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
+YOU_ARE_HERE = "**You are here, lesson "
+STEPS = (
+    "start here",
+    "measuring poisoning",
+    "label flipping",
+    "the slab attack",
+    "feature collision",
+    "gradient matching",
+    "MetaPoison",
+    "backdoors",
+    "hidden triggers",
+    "anatomy of a poisoned gradient",
+    "gradient shaping",
+    "filtering",
+    "mixing augmentations",
+    "adversarial training",
+    "adversarial poisoning",
+    "adaptive attacks",
+    "the grand comparison",
+)
+
+
+def prose(path: Path) -> str:
+    """The text of a page, or of the markdown cells of a lesson."""
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    cells = read(path).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def without_map(text: str) -> str:
+    """Prose without the map line, which names every lesson."""
+    return "\n".join(line for line in text.splitlines() if not line.startswith(YOU_ARE_HERE))
+
+
+ENTRIES = ENTRY.findall(GLOSSARY)
+
+
+def test_every_line_of_the_glossary_is_an_entry():
+    lines = [line for line in GLOSSARY.splitlines() if line.startswith("-")]
+    assert [line for line in lines if not ENTRY.fullmatch(line)] == []
+    terms = [term for term, _, _ in ENTRIES]
+    assert len(set(terms)) == len(terms) == len(lines)
+    assert [term.lower() for term in terms] == sorted(term.lower() for term in terms)
+
+
+@pytest.mark.parametrize(("term", "number", "name"), ENTRIES, ids=[term for term, _, _ in ENTRIES])
+def test_a_term_is_in_the_lesson_that_it_names(term, number, name):
+    assert name.startswith(f"{number}_")
+    words = r"\s+".join(re.escape(word) for word in term.split())
+    text = without_map(prose(NOTEBOOKS / name))
+    assert re.search(rf"(?<!\w){words}s?(?!\w)", text, re.IGNORECASE)
+
+
+def test_each_paper_is_listed_once_with_its_lesson():
+    papers = section("Papers")
+    entries = [line for line in papers.splitlines() if line.startswith("- ")]
+    assert [line for line in entries if "](https://" not in line or ".ipynb)" not in line] == []
+    addresses = [link for link in LINK.findall(papers) if link.startswith("https://")]
+    assert len(set(addresses)) == len(addresses)
+    names = [line.split(":")[0] for line in entries]
+    assert names == sorted(names, key=last_names)
+
+
+def last_names(authors: str) -> list[str]:
+    """The authors of an entry as a key for sorting, without their initials."""
+    return [name.split()[-1] for name in authors.removeprefix("- ").split(",")]
+
+
+def section(heading: str) -> str:
+    """One section of the references."""
+    return REFERENCES.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("heading", ["Attacks", "Defenses"])
+def test_attacks_and_defenses_lead_to_listed_papers_and_techniques(heading):
+    rows = [line for line in section(heading).splitlines() if line.startswith("|")][2:]
+    papers, atlas = section("Papers"), section("MITRE ATLAS")
+    for row in rows:
+        name, lesson, source, techniques = (cell.strip() for cell in row.strip("|").split("|"))
+        assert LINK.search(lesson), name
+        assert source.startswith("none:") or LINK.search(source), name
+        assert [link for link in LINK.findall(source) if f"({link})" not in papers] == [], name
+        assert [t for t in techniques.split(", ") if f"[{t}](" not in atlas] == [], name
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_papers_of_a_lesson_are_among_the_references(path):
+    if path.name not in REFERENCES:
+        pytest.skip("The references do not name this lesson yet.")
+    cited = prose(path).partition("**References.**")[2]
+    assert [number for number in ARXIV.findall(cited) if f"arXiv {number}" not in REFERENCES] == []
+
+
+@pytest.mark.parametrize(
+    "path", [*LESSONS, *COPIES, *PAGES], ids=lambda p: f"{p.parent.name}/{p.name}"
+)
+def test_relative_links_lead_somewhere(path):
+    links = [link.partition("#")[0] for link in LINK.findall(prose(path))]
+    relative = [link for link in links if link and "://" not in link]
+    assert [link for link in relative if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_says_where_it_stands(path):
+    top = read(path).cells[0].source
+    if YOU_ARE_HERE not in top and path.name[:2] > "08":
+        pytest.skip("This lesson has no map line yet.")
+    number = int(path.name[:2])
+    steps = [f"**{step}**" if n == number else step for n, step in enumerate(STEPS)]
+    line = f"{YOU_ARE_HERE}{number:02d} of {len(STEPS) - 1}:** {' → '.join(steps)}"
+    assert line in top.splitlines()
