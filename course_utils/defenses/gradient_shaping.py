@@ -35,7 +35,8 @@ def convolution_squares(layer: nn.Conv2d, a: Tensor, b: Tensor) -> Tensor:
     patches = unfold(a, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
     b = b.flatten(2)
     if patches.shape[2] ** 2 < patches.shape[1] * b.shape[1]:
-        squares = ((patches.mT @ patches) * (b.mT @ b)).sum((1, 2))
+        products = (patches.mT @ patches) * (b.mT @ b)
+        squares = products.sum((1, 2)).clamp(min=0)  # rounding may go below 0
     else:
         squares = (b @ patches.mT).square().sum((1, 2))
     return squares if layer.bias is None else squares + b.sum(2).square().sum(1)
@@ -71,8 +72,10 @@ def training_layers(model: Classifier) -> list[nn.Module]:
             continue
         if type(layer) not in SQUARES or not all(trains):
             raise no_formula(layer)
-        if isinstance(layer, nn.Conv2d) and (layer.groups > 1 or layer.padding_mode != "zeros"):
-            raise no_formula(layer)
+        if isinstance(layer, nn.Conv2d):
+            padded = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+            if layer.groups > 1 or not padded:
+                raise no_formula(layer)
         layers.append(layer)
     return layers
 
@@ -81,8 +84,9 @@ def no_formula(layer: nn.Module) -> ValueError:
     """The error for a layer whose lengths are not known here."""
     return ValueError(
         f"No formula for {layer}: a layer that trains must be linear (on one vector an image), a "
-        "convolution without groups and with zero padding, or GroupNorm, train as a whole and be "
-        "used once. Use clip_and_noise(per_example_gradients(...), ...) for other models."
+        "convolution without groups and with zero padding given in numbers, or GroupNorm, train "
+        "as a whole and be used once. For other models use clip_and_noise(per_example_gradients("
+        "...), ...)."
     )
 
 
@@ -93,11 +97,12 @@ def record(model: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, R
     """The loss of each image (N,), and the record of every layer that trains."""
     seen: Record = []
 
-    def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         many = isinstance(layer, nn.Linear) and output.ndim != 2
         if many or any(layer is other for other, _, _ in seen):
             raise no_formula(layer)
         seen.append((layer, inputs[0].detach(), output))
+        return output.clone()  # what follows may change it in place, as some ReLUs do
 
     hooks = [layer.register_forward_hook(note) for layer in training_layers(model)]
     try:
