@@ -1,11 +1,11 @@
-"""The glossary, the references, the map line of the lessons, and the links between all of them."""
+"""The glossary, the references, links, and what each lesson offers a reader who studies alone."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from tools.lessons import ROOT, lesson_files, read
+from tools.lessons import ROOT, has_tag, lesson_files, read
 
 NOTEBOOKS = ROOT / "notebooks"
 GLOSSARY = (NOTEBOOKS / "GLOSSARY.md").read_text(encoding="utf-8")
@@ -129,3 +129,17 @@ def test_a_lesson_says_where_it_stands(path):
     steps = [f"**{step}**" if n == number else step for n, step in enumerate(STEPS)]
     line = f"{YOU_ARE_HERE}{number:02d} of {len(STEPS) - 1}:** {' → '.join(steps)}"
     assert line in top.splitlines()
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_each_exercise_has_a_hint_and_the_common_errors(path):
+    if "If it goes wrong" not in prose(path) and path.name[:2] > "08":
+        pytest.skip("This lesson has no common errors yet.")
+    text = ""
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown" and "\n### Exercise " in f"\n{cell.source}":
+            text = cell.source.partition("### Exercise ")[2]
+        if has_tag(cell, "exercise"):
+            assert "<summary>Hint" in text, cell.source
+            assert "<summary>If it goes wrong</summary>" in text, cell.source
+            text = ""
