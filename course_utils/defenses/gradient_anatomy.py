@@ -15,7 +15,12 @@ from torch.nn.functional import cross_entropy
 from course_utils.attacks.gradient_matching import Gradient, dot, length
 from course_utils.data import Data
 from course_utils.defense import Defense
-from course_utils.defenses.per_example import add_noise, check_shaping, linear_norms
+from course_utils.defenses.per_example import (
+    ExampleGradients,
+    add_noise,
+    check_shaping,
+    linear_norms,
+)
 from course_utils.models import Classifier
 from course_utils.threat import Poison
 from course_utils.training import batches_in
@@ -55,6 +60,16 @@ def compare_parts(gradients: dict[str, Gradient]) -> dict[str, float]:
             if name != "clean":
                 row[f"{layers} cos {name}"] = cosine(gradients["clean"][which], gradient[which])
     return row
+
+
+def group_cosine(gradients: ExampleGradients, first: Tensor, second: Tensor) -> float:
+    """The cosine between the mean gradients of two groups, over all parameters together.
+
+    gradients: a tensor (N, *shape) for each parameter. first, second: which examples belong to the
+    group, boolean masks (N,).
+    """
+    means = [tuple(part[group].mean(0) for part in gradients) for group in (first, second)]
+    return cosine(*means)
 
 
 def fingerprints(images: Tensor, labels: Tensor) -> list[bytes]:

@@ -115,16 +115,6 @@ def flip_case(seed: int) -> Case:
     return Case("label flips", model, data, test, poison, lesson_02.NETWORK)
 
 
-def indiscriminate_trial(seed: int) -> list[dict]:
-    """Label flips and the slab attack; the linear ones are shaped from scratch, as in the paper."""
-    rows, flips = [], flip_case(seed)
-    for case in linear_cases(seed):
-        rows += starts(case, fit(case, seed), seed, shaped=False)
-        given = case, case.model, case.recipe, case.scenario, seed
-        rows += labelled(case, "scratch, shaped", observe(*given, **SHAPED["linear"]))
-    return rows + starts(flips, fit(flips, seed), seed)
-
-
 def collision_cases(seed: int) -> list[Case]:
     """Lesson 04: five poisons among 500 images, a new head on frozen features."""
     draw = lesson_04.draw_transfer(seed)
@@ -152,18 +142,6 @@ def matching_cases(seed: int) -> list[Case]:
     }
     start = scene.model, scene.data, scene.test
     return [Case(name, *start, poison, lesson_05.RECIPE) for name, poison in made.items()]
-
-
-def targeted_trial(seed: int) -> list[dict]:
-    """Feature collision, gradient matching and MetaPoison, with two controls."""
-    collisions, matching = collision_cases(seed), matching_cases(seed)
-    rows = []
-    for cases in (collisions, matching):
-        clean = fit(cases[0], seed)
-        for case in cases:
-            shaped = case.attack not in ("untouched bases", "noise on the bases")
-            rows += starts(case, clean, seed, shaped)
-    return rows
 
 
 def backdoor_cases(seed: int) -> list[Case]:
@@ -206,6 +184,33 @@ def backdoor_trial(seed: int) -> list[dict]:
     return rows + starts(hidden, fit(hidden, seed), seed)
 
 
+def indiscriminate_trial(seed: int) -> list[dict]:
+    """Label flips and the slab attack; the linear ones are shaped from scratch, as in the paper."""
+    rows, flips = [], flip_case(seed)
+    for case in linear_cases(seed):
+        rows += starts(case, fit(case, seed), seed, shaped=False)
+        given = case, case.model, case.recipe, case.scenario, seed
+        rows += labelled(case, "scratch, shaped", observe(*given, **SHAPED["linear"]))
+    return rows + starts(flips, fit(flips, seed), seed)
+
+
+def targeted_trial(seed: int) -> list[dict]:
+    """Feature collision, gradient matching and MetaPoison, with two controls."""
+    collisions, matching = collision_cases(seed), matching_cases(seed)
+    rows = []
+    for cases in (collisions, matching):
+        clean = fit(cases[0], seed)
+        for case in cases:
+            shaped = case.attack not in ("untouched bases", "noise on the bases")
+            rows += starts(case, clean, seed, shaped)
+    return rows
+
+
+INDISCRIMINATE = Study("anatomy_indiscriminate", "09", indiscriminate_trial, range(20))
+TARGETED = Study("anatomy_targeted", "09", targeted_trial, range(20))
+BACKDOORS = Study("anatomy_backdoors", "09", backdoor_trial, range(20))
+
+
 SIDES, ALPHAS = (1, 4, 7, 10, 14), (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -242,7 +247,4 @@ def dose_trial(seed: int) -> list[dict]:
     return rows
 
 
-INDISCRIMINATE = Study("anatomy_indiscriminate", "09", indiscriminate_trial, range(20))
-TARGETED = Study("anatomy_targeted", "09", targeted_trial, range(20))
-BACKDOORS = Study("anatomy_backdoors", "09", backdoor_trial, range(20))
 DOSES = Study("anatomy_doses", "09", dose_trial, range(20))
