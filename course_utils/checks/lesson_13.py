@@ -60,9 +60,7 @@ def compare_loss(
         hint = " Take the mean over the batch, not the sum."
     elif found < expected:
         hint = " There are worse images within the bound."
-    require(
-        False, f"The loss of the worst {case} is {expected:.4f}, you gave {found:.4f}.{hint}"
-    )
+    require(False, f"The loss of the worst {case} is {expected:.4f}, you gave {found:.4f}.{hint}")
 
 
 def check_weights(

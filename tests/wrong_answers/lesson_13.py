@@ -25,7 +25,9 @@ def sum_over_batch(model, images, labels, epsilon, steps, generator):
 
 def random_start_only(model, images, labels, epsilon, steps, generator):
     noise = torch.rand(images.shape, generator=generator)
-    return cross_entropy(model(project(images + epsilon * (2 * noise - 1), images, epsilon)), labels)
+    return cross_entropy(
+        model(project(images + epsilon * (2 * noise - 1), images, epsilon)), labels
+    )
 
 
 def detached(model, images, labels, epsilon, steps, generator):
