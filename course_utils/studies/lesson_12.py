@@ -4,6 +4,7 @@ Generated from notebooks/12_mixing_augmentations.ipynb: edit it there, then run 
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -22,6 +23,7 @@ from course_utils.studies.lesson_05 import RECIPE, best_bases, craft, draw_scene
 from course_utils.studies.lesson_07 import AUGMENTED, EPSILON, draw_pair, draw_trigger
 from course_utils.threat import Backdoor, Targeted, ThreatModel, accuracy
 from course_utils.training import Recipe, Scenario, train
+from course_utils.trials import Rows
 
 DEFENSES = {
     "plain": PLAIN,
@@ -31,6 +33,13 @@ DEFENSES = {
     "Cutout": cutout(14),
     "MaxUp": maxup(4, cutout(14)),
 }
+
+
+LONG = replace(RECIPE, epochs=30)
+SHORT = {f"plain, {n} epochs": replace(LONG, epochs=n) for n in (6, 9, 13)}
+VICTIMS = {name: (defense, LONG) for name, defense in DEFENSES.items()}
+VICTIMS |= {name: (PLAIN, recipe) for name, recipe in SHORT.items()}
+SECOND = ("plain", "augmentation", "Mixup", "CutMix")
 
 
 def by_itself(victim: Classifier, goal: Targeted | Backdoor, test: Data) -> float:
@@ -59,27 +68,81 @@ def defended(
     return {**found, "fitted": accuracy(victim, seen), "by itself": by_itself(victim, goal, test)}
 
 
-LONG = replace(RECIPE, epochs=30)
-SHORT = {f"plain, {n} epochs": replace(LONG, epochs=n) for n in (6, 9, 13)}
-VICTIMS = {name: (defense, LONG) for name, defense in DEFENSES.items()}
-VICTIMS |= {name: (PLAIN, recipe) for name, recipe in SHORT.items()}
-SECOND = ("plain", "augmentation", "Mixup", "CutMix")
-
-
-def matching_trial(seed: int) -> list[dict]:
-    """Gradient matching as in lesson 05: 150 poisons for every victim, 60 for some."""
+def matching_trial(seed: int, budget: int = 150, victims: Sequence[str] = tuple(VICTIMS)) -> Rows:
+    """Gradient matching as in lesson 05, the same poisons against each of these victims."""
     scene = draw_scene(seed)
     goal = draw_goal(scene.adults, scene.test, seed)
-    base, rows = best_bases(scene, goal), []
-    for budget, victims in ((150, VICTIMS), (60, SECOND)):
-        seen = craft(scene, goal, base[:budget], "32/255").apply(scene.data)
-        for name in victims:
-            found = defended(*VICTIMS[name], scene.model, seen, goal, scene.test, seed)
-            rows.append({"budget": budget, "victim": name, **found})
-    return rows
+    base = best_bases(scene, goal)[:budget]
+    seen = craft(scene, goal, base, "32/255").apply(scene.data)
+    return [
+        {"victim": name} | defended(*VICTIMS[name], scene.model, seen, goal, scene.test, seed)
+        for name in victims
+    ]
+
+
+def fewer_trial(seed: int) -> Rows:
+    """The same trial with 60 poisons, against fewer victims."""
+    return matching_trial(seed, 60, SECOND)
 
 
 MATCHING = Study("mixing_matching", "12", matching_trial, range(40))
+FEWER = Study("mixing_matching_60", "12", fewer_trial, range(40))
+
+
+def badnets_trial(seed: int) -> Rows:
+    """BadNets as in lesson 07: 30 of 3,000 images, a 4-pixel patch."""
+    train_all, test_all = load("fashion_mnist")
+    data, test = balanced(train_all, 3000, seed), balanced(test_all, 2000, seed=0)
+    goal, threat = Backdoor(draw_trigger(4, seed), draw_pair(seed)[1]), ThreatModel(30)
+    poison = badnets(data, goal, threat, seed)
+    poison.check(threat, data)
+    model, seen = build("mlp", data.shape, len(data.classes)), poison.apply(data)
+    return [
+        {"victim": name} | defended(*VICTIMS[name], model, seen, goal, test, seed)
+        for name in (*DEFENSES, "plain, 9 epochs")
+    ]
+
+
+BADNETS = Study("mixing_badnets", "12", badnets_trial, range(40))
+
+
+def consistent_trial(seed: int) -> Rows:
+    """The label-consistent attack of lesson 07: 90 of 3,000 images, a 7-pixel patch."""
+    train_all, test_all = load("fashion_mnist")
+    data, test = balanced(train_all, 3000, seed), balanced(test_all, 2000, seed=0)
+    goal = Backdoor(draw_trigger(7, seed), draw_pair(seed)[1])
+    threat = ThreatModel(90, clean_label=True)
+    model = build("mlp", data.shape, len(data.classes))
+    surrogate = train(model, data, RECIPE, seed=10_000 + seed)
+    poison = label_consistent([surrogate], data, goal, threat, seed, epsilon=EPSILON)
+    poison.check(threat, data)
+    seen = poison.apply(data)
+    return [
+        {"victim": name} | defended(*VICTIMS[name], model, seen, goal, test, seed)
+        for name in SECOND
+    ]
+
+
+CONSISTENT = Study("mixing_label_consistent", "12", consistent_trial, range(40))
+
+
+HEADS = {name: (defense, HEAD) for name, defense in DEFENSES.items()}
+HEADS |= {f"plain, {n} epochs": (PLAIN, replace(HEAD, epochs=n)) for n in (10, 16)}
+
+
+def transfer_trial(seed: int, victims: Mapping[str, tuple[Defense, Recipe]] = HEADS) -> Rows:
+    """Bullseye Polytope in transfer as in lesson 04, 5 poisons, against each of these victims."""
+    draw = draw_transfer(seed)
+    attack = {BULLSEYE: COLLISIONS[BULLSEYE]}
+    poison = craft_collisions(attack, [draw.extractor], draw, 5, seed)[BULLSEYE]
+    seen, shared = poison.apply(draw.data), (draw.goal, draw.test, seed, "transfer")
+    return [
+        {"victim": name} | defended(*how, draw.extractor, seen, *shared)
+        for name, how in victims.items()
+    ]
+
+
+TRANSFER = Study("mixing_transfer", "12", transfer_trial, range(40))
 
 
 STRENGTHS = {
@@ -90,57 +153,13 @@ STRENGTHS = {
     "Cutout, side 7": cutout(7),
     "Cutout, side 21": cutout(21),
     "MaxUp, 2 candidates": maxup(2, cutout(14)),
+    "MaxUp, 8 candidates": maxup(8, cutout(14)),
 }
 
 
-def strength_trial(seed: int) -> list[dict]:
-    """The 150 poisons of `matching_trial`, against weaker and stronger settings."""
-    scene = draw_scene(seed)
-    goal = draw_goal(scene.adults, scene.test, seed)
-    seen = craft(scene, goal, best_bases(scene, goal), "32/255").apply(scene.data)
-    return [
-        {"victim": name} | defended(defense, LONG, scene.model, seen, goal, scene.test, seed)
-        for name, defense in STRENGTHS.items()
-    ]
+def strength_trial(seed: int) -> Rows:
+    """The trial of `transfer_trial`, against weaker and stronger settings."""
+    return transfer_trial(seed, {name: (defense, HEAD) for name, defense in STRENGTHS.items()})
 
 
 STRENGTH = Study("mixing_strength", "12", strength_trial, range(20))
-
-
-def backdoor_trial(seed: int) -> list[dict]:
-    """As in lesson 07: BadNets, 30 poisons, 4 pixels; label-consistent, 90 poisons, 7 pixels."""
-    train_all, test_all = load("fashion_mnist")
-    data, test = balanced(train_all, 3000, seed), balanced(test_all, 2000, seed=0)
-    model, rows = build("mlp", data.shape, len(data.classes)), []
-    small, large = (Backdoor(draw_trigger(side, seed), draw_pair(seed)[1]) for side in (4, 7))
-    dirty, clean = ThreatModel(30), ThreatModel(90, clean_label=True)
-    poison = badnets(data, small, dirty, seed)
-    poison.check(dirty, data)
-    for name in (*DEFENSES, "plain, 9 epochs"):
-        found = defended(*VICTIMS[name], model, poison.apply(data), small, test, seed)
-        rows.append({"attack": "BadNets", "victim": name, **found})
-    surrogate = train(model, data, RECIPE, seed=10_000 + seed)
-    poison = label_consistent([surrogate], data, large, clean, seed, epsilon=EPSILON)
-    poison.check(clean, data)
-    for name in SECOND:
-        found = defended(*VICTIMS[name], model, poison.apply(data), large, test, seed)
-        rows.append({"attack": "label-consistent", "victim": name, **found})
-    return rows
-
-
-BACKDOOR = Study("mixing_backdoors", "12", backdoor_trial, range(40))
-
-
-def transfer_trial(seed: int) -> list[dict]:
-    """Bullseye Polytope in transfer as in lesson 04, 5 poisons, against every defense."""
-    draw = draw_transfer(seed)
-    attack = {BULLSEYE: COLLISIONS[BULLSEYE]}
-    poison = craft_collisions(attack, [draw.extractor], draw, 5, seed)[BULLSEYE]
-    seen, shared = poison.apply(draw.data), (draw.goal, draw.test, seed, "transfer")
-    return [
-        {"victim": name} | defended(defense, HEAD, draw.extractor, seen, *shared)
-        for name, defense in DEFENSES.items()
-    ]
-
-
-TRANSFER = Study("mixing_transfer", "12", transfer_trial, range(40))
