@@ -127,7 +127,7 @@ CONSISTENT = Study("mixing_label_consistent", "12", consistent_trial, range(40))
 
 
 HEADS = {name: (defense, HEAD) for name, defense in DEFENSES.items()}
-HEADS |= {f"plain, {n} epochs": (PLAIN, replace(HEAD, epochs=n)) for n in (10, 16)}
+HEADS |= {f"plain, {n} epochs": (PLAIN, replace(HEAD, epochs=n)) for n in (5, 10, 16)}
 
 
 def transfer_trial(seed: int, victims: Mapping[str, tuple[Defense, Recipe]] = HEADS) -> Rows:
