@@ -6,6 +6,7 @@ from nbformat.v4 import new_markdown_cell, new_output
 from sample_lesson import as_if_executed, code, make_course
 
 from tools import export, form, lessons, workshop
+from tools.figures import describe
 from tools.run import WIDGET
 
 FIGURE = new_output("display_data", {"image/png": "aGk=", "text/plain": "<Figure>"})
@@ -38,6 +39,7 @@ def test_a_good_lesson_passes(tmp_path):
     def draw(nb):
         nb.cells[5].outputs = [FIGURE, new_output("stream", name="stdout", text="work/home 3 %")]
         nb.cells.insert(6, new_markdown_cell("The line falls. See https://x.org/home/a."))
+        describe(nb)
 
     assert spoiled(tmp_path, draw) == []
 
@@ -89,6 +91,18 @@ BROKEN = {
     "big": (stream("stdout", "x" * 1_000_001), "bytes; at most 1,000,000"),
     "bare figure": (output(FIGURE), "cell 6 draws a figure"),
     "figure under heading": (figure_above("## Next"), "cell 6 draws a figure"),
+    "figure without a text": (
+        figure_above("The line falls."),
+        "cell 6: the figure's alternative text is not the sentence under it",
+    ),
+    "skipped heading": (
+        edit(9, "## What this does not show\n\n#### Much\n\n## Summary"),
+        "the heading 'Much' is of level 4, after one of level 2",
+    ),
+    "two titles": (
+        edit(9, "## What this does not show\n\n# Much\n\n## Summary"),
+        "the heading 'Much' is of level 1, after one of level 2",
+    ),
     "empty cell": (edit(5, " "), "cell 6 is empty"),
     "long cell": (edit(5, "\n".join(["1"] * 26)), "cell 6 has 26 lines; at most 25"),
     "line magic": (edit(5, "%matplotlib inline"), "cell 6 is not plain Python"),

@@ -10,6 +10,7 @@ from nbformat import NotebookNode
 
 from tools import export, workshop
 from tools.badges import MARKERS, fill, public_address
+from tools.figures import alternatives, stored
 from tools.lessons import ROOT, code_cells, has_tag, lesson_files, read, title
 from tools.run import WIDGET, source_hash
 
@@ -58,6 +59,27 @@ def outputs(nb: NotebookNode) -> Iterator[str]:
                 yield f"cell {number} has a stored widget: run make notebooks LESSON=NN"
         if has_image(cell) and not is_sentence(nb.cells[number : number + 1]):
             yield f"cell {number} draws a figure: say in a markdown cell under it what to see"
+
+
+def figures(nb: NotebookNode) -> Iterator[str]:
+    """Every figure has the sentence under it as its alternative text."""
+    for number, figure, text in alternatives(nb):
+        if not stored(figure) or stored(figure) != text:
+            yield (
+                f"cell {number}: the figure's alternative text is not the sentence under it: "
+                "run python -m tools.figures"
+            )
+
+
+def headings(nb: NotebookNode) -> Iterator[str]:
+    """One heading of the first level, and no level skipped after it."""
+    texts = (cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    text = re.sub(r"^```.*?^```", "", "\n\n".join(texts), flags=re.DOTALL | re.MULTILINE)
+    before = 0
+    for marks, name in re.findall(r"^(#{1,6}) (.+)$", text, re.MULTILINE):
+        if len(marks) > before + 1 or (len(marks) == 1 and before):
+            yield f"the heading {name!r} is of level {len(marks)}, after one of level {before}"
+        before = len(marks)
 
 
 def has_image(cell: NotebookNode) -> bool:
@@ -166,6 +188,8 @@ def numbered(nb: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
 RULES: tuple[Callable[[NotebookNode], Iterator[str]], ...] = (
     executed,
     outputs,
+    figures,
+    headings,
     code,
     sections,
     exercises,

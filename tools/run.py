@@ -21,6 +21,7 @@ from nbformat import NotebookNode
 
 from tools import export, workshop
 from tools.badges import fill, public_address
+from tools.figures import describe
 from tools.lessons import code_cells, has_tag, lesson_files, read, ruff, to_text, write
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -35,6 +36,7 @@ def run_lesson(path: Path, address: str) -> None:
     nb = nbformat.reads(ruff(["format"], to_text(nb), path), as_version=4)
     execute(nb, path.parent)
     clean(nb)
+    describe(nb)
     nb.metadata.course.executed_sha256 = source_hash(nb)
     write(path, to_text(nb))
 
