@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 ONE_LESSON := $(if $(LESSON),--lesson $(LESSON))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks results bench
+.PHONY: help lab test lint notebooks results bench site browser
 
 # A backend named in the environment would keep the figures out of the notebooks.
 unexport MPLBACKEND
@@ -34,6 +34,7 @@ lab: $(INSTALLED) ## Open the course in JupyterLab
 
 test: lint ## Run every check: style, unit tests, all lessons from end to end
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks --ignore=tests/performance \
+	    --ignore=tests/browser \
 	    -n auto --dist loadscope --durations=15 --benchmark-disable \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
@@ -50,6 +51,17 @@ results: $(INSTALLED) ## Run the stored studies again (hours; LESSON=05 for one)
 bench: $(INSTALLED) ## Measure speed
 	$(BIN)/python -m pytest tests/performance --benchmark-only --benchmark-group-by=group \
 	    --benchmark-columns=min,median,max,rounds
+
+site: $(VENV)/.installed-site ## Build the reading edition in site/, without running anything
+	$(BIN)/python -m tools.site
+
+browser: site $(VENV)/.installed-browser ## Try the lab and the reading edition in a real browser
+	$(BIN)/python -m pytest tests/browser
+
+# Packages for one command only come with its first call. The course's versions stay as they are.
+$(VENV)/.installed-%: requirements-%.txt requirements.txt $(INSTALLED)
+	$(BIN)/python -m pip install -r $< -c requirements.txt
+	@touch $@
 
 # The stamp is written last, so that an interrupted installation is taken up again.
 $(INSTALLED): requirements.txt pyproject.toml

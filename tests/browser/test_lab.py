@@ -1,0 +1,111 @@
+"""The course in JupyterLab, as `make lab` opens it, in a real browser: make browser."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tools.lessons import ROOT, code_cells, lesson_files, read, to_text, write
+
+FIRST = lesson_files()[0]
+SECONDS = 1000  # Playwright counts milliseconds
+START, RUN = 60 * SECONDS, 300 * SECONDS
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory) -> Path:
+    """A copy of what `make lab` needs, the first lesson without outputs."""
+    folder = tmp_path_factory.mktemp("course")
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy2(ROOT / name, folder)
+    hidden = shutil.ignore_patterns(".*")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=hidden)
+    nb = read(FIRST)
+    for cell in code_cells(nb):
+        cell.outputs, cell.execution_count = [], None
+    write(folder / "notebooks" / FIRST.name, to_text(nb))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(course) -> Iterator[str]:
+    """The address of a JupyterLab that `make lab` started in the copy."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    options = f"--no-browser --allow-root --ServerApp.port={port} --IdentityProvider.token=test"
+    command = ["make", "lab", f"VENV={sys.prefix}", f"LAB_ARGS={options}"]
+    with open(course / "lab.log", "w") as log:
+        server = subprocess.Popen(command, cwd=course, stdout=log, stderr=log, process_group=0)
+    address = f"http://localhost:{port}"
+    try:
+        wait_until_ready(f"{address}/api/status?token=test", server)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+
+
+def wait_until_ready(address: str, server: subprocess.Popen) -> None:
+    """Wait until the server answers, for a minute at most."""
+    for _ in range(60):
+        assert server.poll() is None, "make lab ended: see lab.log in pytest's folder"
+        try:
+            urllib.request.urlopen(address).close()
+        except OSError:
+            time.sleep(1)
+        else:
+            return
+    raise TimeoutError("make lab did not start within a minute")
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A page in that JupyterLab. The tests fail when the page's program fails."""
+    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
+    assert errors == []
+
+
+def test_the_first_lesson_runs_and_shows_its_figure(page, address, course, screenshot):
+    page.goto(f"{address}/lab/tree/notebooks/{FIRST.name}?token=test")
+    page.locator(".jp-Notebook h1").wait_for(timeout=START)
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=START)
+    assert page.locator(".jp-RenderedImage img").count() == 0
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    lesson = course / "notebooks" / FIRST.name
+    cells = len(code_cells(read(lesson)))
+    done = page.locator(".jp-InputPrompt", has_text=f"[{cells}]:")
+    done.wait_for(state="attached", timeout=RUN)
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=RUN)
+    figure = page.locator(".jp-RenderedImage img").first
+    figure.scroll_into_view_if_needed()
+    expect(figure).to_be_in_viewport()
+    assert figure.evaluate("image => image.naturalWidth") > 300
+    screenshot(page)
+    with page.expect_response(lambda r: r.request.method == "PUT" and FIRST.name in r.url):
+        page.keyboard.press("Control+s")
+    outputs = [output for cell in code_cells(read(lesson)) for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert [output for output in outputs if output.output_type == "error"] == []
+
+
+def test_a_workshop_lesson_opens(page, address, screenshot):
+    page.goto(f"{address}/lab/tree/notebooks/workshop/{lesson_files()[1].name}?token=test")
+    page.get_by_text("This is the workshop copy.").wait_for(timeout=START)
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=START)
+    page.get_by_text("raise NotImplementedError").first.wait_for(state="attached")
+    screenshot(page)

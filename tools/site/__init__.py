@@ -1,0 +1,1 @@
+"""The reading edition of the course: make site."""
