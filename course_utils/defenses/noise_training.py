@@ -14,15 +14,6 @@ from course_utils.models import Classifier
 from course_utils.threat import ThreatModelError
 
 
-def check_epsilon(epsilon: float) -> None:
-    """Raise ThreatModelError unless noise of this size makes sense for pixels in [0, 1]."""
-    if not 0 < epsilon <= 1:
-        raise ThreatModelError(
-            f"epsilon is {epsilon}, expected a value in (0, 1]: write 16/255 for 16 grey levels, "
-            "and train without a defense for no noise."
-        )
-
-
 def random_signs(images: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
     """Every pixel of images (N, C, H, W) moved up or down by `epsilon`, by the flip of a coin.
 
@@ -30,6 +21,15 @@ def random_signs(images: Tensor, epsilon: float, generator: torch.Generator) -> 
     """
     signs = torch.randint(2, images.shape, generator=generator, device=images.device) * 2 - 1
     return project(images + epsilon * signs, images, epsilon)
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Raise ThreatModelError unless noise of this size makes sense for pixels in [0, 1]."""
+    if not 0 < epsilon <= 1:
+        raise ThreatModelError(
+            f"epsilon is {epsilon}, expected a value in (0, 1]: write 16/255 for 16 grey levels, "
+            "and train without a defense for no noise."
+        )
 
 
 def noise_training(name: str, add: Callable, epsilon: float) -> Defense:

@@ -3,6 +3,7 @@
 Generated from notebooks/13_adversarial_training.ipynb: edit it there, then run make notebooks.
 """
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,7 +25,15 @@ from course_utils.studies.lesson_04 import (
     draw_transfer,
 )
 from course_utils.studies.lesson_04 import craft as craft_collisions
-from course_utils.studies.lesson_05 import RECIPE, Scene, best_bases, craft, draw_scene
+from course_utils.studies.lesson_05 import (
+    AGES,
+    RECIPE,
+    TRAININGS,
+    Scene,
+    best_bases,
+    craft,
+    draw_scene,
+)
 from course_utils.studies.lesson_07 import draw_pair, draw_trigger
 from course_utils.threat import Backdoor, Goal, Poison, Targeted, ThreatModel
 from course_utils.training import Recipe, Scenario, train
@@ -163,3 +172,30 @@ def transfer_trial(seed: int) -> list[dict]:
 
 
 TRANSFER = Study("pgd_training_transfer", "13", transfer_trial, range(40))
+
+
+def robust_surrogates(scene: Scene) -> list[Classifier]:
+    """Surrogates of the same seeds and ages as the scene's, but PGD-trained at 16/255."""
+    copies = []
+
+    def keep(surrogate: Classifier, epoch: int) -> None:
+        if epoch in AGES:
+            copies.append(copy.deepcopy(surrogate))
+
+    for number in range(TRAININGS):
+        seed, defense = 1000 * (scene.seed + 1) + number, MIDDLE[PGD, "16/255"]
+        train(scene.model, scene.data, RECIPE, seed=seed, defense=defense, after_epoch=keep)
+    return copies
+
+
+def knowing_trial(seed: int) -> list[dict]:
+    """150 poisons crafted on PGD-trained surrogates, and a PGD-trained victim."""
+    scene = draw_scene(seed)
+    goal = draw_goal(scene.adults, scene.test, seed)
+    base, known = best_bases(scene, goal), robust_surrogates(scene)
+    poison = craft(scene, goal, base, "32/255", surrogates=known)
+    shared = dict(goal=goal, test=scene.test, model=scene.model, recipe=RECIPE, seed=seed)
+    return victims("150 poisons, knowing", scene.data, poison, MIDDLE, **shared)
+
+
+KNOWING = Study("pgd_training_knowing", "13", knowing_trial, range(40))
