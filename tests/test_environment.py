@@ -60,6 +60,19 @@ def test_requirements_pin_exactly_the_direct_dependencies():
         assert Version(specifier.version) in wanted[canonicalize_name(pin.name)].specifier
 
 
+@pytest.mark.parametrize("extra", ["site", "browser"])
+def test_the_packages_of_one_command_are_pinned(extra):
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        lines = tomllib.load(file)["project"]["optional-dependencies"][extra]
+    wanted = {line.name: line.specifier for line in map(Requirement, lines)}
+    text = (ROOT / f"requirements-{extra}.txt").read_text(encoding="utf-8")
+    pins = [Requirement(line) for line in text.splitlines() if not line.startswith("#")]
+    assert {pin.name for pin in pins} == set(wanted)
+    for pin in pins:
+        (specifier,) = pin.specifier
+        assert specifier.operator == "==" and Version(specifier.version) in wanted[pin.name]
+
+
 def make(*arguments: str) -> subprocess.CompletedProcess:
     """Run make without what an outer make would hand down."""
     command = ["make", "--no-print-directory", "TORCH_INDEX=", *arguments]
@@ -75,6 +88,9 @@ def test_make_installs_once(tmp_path):
     (tmp_path / ".installed").touch()
     for target in ("lab", "test", "lint", "notebooks", "results", "bench"):
         assert "pip" not in make("-n", target, f"VENV={tmp_path}").stdout
+    assert "install -r requirements-site.txt" in make("-n", "site", f"VENV={tmp_path}").stdout
+    (tmp_path / ".installed-site").touch()
+    assert "pip" not in make("-n", "site", f"VENV={tmp_path}").stdout
     for changed in ("requirements.txt", "pyproject.toml"):
         again = make("-n", "-W", changed, "lab", f"VENV={tmp_path}").stdout
         assert "install -r requirements.txt" in again

@@ -18,6 +18,7 @@ from tools.lessons import ROOT, code_cells, lesson_files, read, to_text, write
 
 FIRST = lesson_files()[0]
 SECONDS = 1000  # Playwright counts milliseconds
+IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]:visible"
 START, RUN = 60 * SECONDS, 300 * SECONDS
 
 
@@ -44,8 +45,11 @@ def address(course) -> Iterator[str]:
         port = free.getsockname()[1]
     options = f"--no-browser --allow-root --ServerApp.port={port} --IdentityProvider.token=test"
     command = ["make", "lab", f"VENV={sys.prefix}", f"LAB_ARGS={options}"]
+    own = os.environ | {"JUPYTERLAB_WORKSPACES_DIR": str(course / "workspaces")}
     with open(course / "lab.log", "w") as log:
-        server = subprocess.Popen(command, cwd=course, stdout=log, stderr=log, process_group=0)
+        server = subprocess.Popen(
+            command, cwd=course, env=own, stdout=log, stderr=log, process_group=0
+        )
     address = f"http://localhost:{port}"
     try:
         wait_until_ready(f"{address}/api/status?token=test", server)
@@ -82,7 +86,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 def test_the_first_lesson_runs_and_shows_its_figure(page, address, course, screenshot):
     page.goto(f"{address}/lab/tree/notebooks/{FIRST.name}?token=test")
     page.locator(".jp-Notebook h1").wait_for(timeout=START)
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=START)
+    page.locator(IDLE).first.wait_for(timeout=START)
     assert page.locator(".jp-RenderedImage img").count() == 0
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -90,7 +94,7 @@ def test_the_first_lesson_runs_and_shows_its_figure(page, address, course, scree
     cells = len(code_cells(read(lesson)))
     done = page.locator(".jp-InputPrompt", has_text=f"[{cells}]:")
     done.wait_for(state="attached", timeout=RUN)
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=RUN)
+    page.locator(IDLE).first.wait_for(timeout=RUN)
     figure = page.locator(".jp-RenderedImage img").first
     figure.scroll_into_view_if_needed()
     expect(figure).to_be_in_viewport()
@@ -106,6 +110,6 @@ def test_the_first_lesson_runs_and_shows_its_figure(page, address, course, scree
 def test_a_workshop_lesson_opens(page, address, screenshot):
     page.goto(f"{address}/lab/tree/notebooks/workshop/{lesson_files()[1].name}?token=test")
     page.get_by_text("This is the workshop copy.").wait_for(timeout=START)
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=START)
+    page.locator(IDLE).first.wait_for(timeout=START)
     page.get_by_text("raise NotImplementedError").first.wait_for(state="attached")
     screenshot(page)
