@@ -139,9 +139,6 @@ def backdoor_trial(seed: int) -> list[dict]:
     return rows + victims("clean-label patch", data, patched, PATCHED, goal=large, **shared)
 
 
-BACKDOORS = Study("pgd_training_backdoors", "13", backdoor_trial, range(40))
-
-
 def robust_extractor(draw: Transfer, seed: int) -> Classifier:
     """A model PGD-trained at 16/255 on 4,000 images that are in no other part of the draw."""
     part = balanced(draw.others, 4000, seed)
@@ -171,9 +168,6 @@ def transfer_trial(seed: int) -> list[dict]:
     return rows
 
 
-TRANSFER = Study("pgd_training_transfer", "13", transfer_trial, range(40))
-
-
 def robust_surrogates(scene: Scene) -> list[Classifier]:
     """Surrogates of the same seeds and ages as the scene's, but PGD-trained at 16/255."""
     copies = []
@@ -196,6 +190,3 @@ def knowing_trial(seed: int) -> list[dict]:
     poison = craft(scene, goal, base, "32/255", surrogates=known)
     shared = dict(goal=goal, test=scene.test, model=scene.model, recipe=RECIPE, seed=seed)
     return victims("150 poisons, knowing", scene.data, poison, MIDDLE, **shared)
-
-
-KNOWING = Study("pgd_training_knowing", "13", knowing_trial, range(40))

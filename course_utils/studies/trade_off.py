@@ -59,5 +59,6 @@ def plot_trade_off(frame: pd.DataFrame, measure: str = "success", axis: Axes | N
             place = (point["accuracy"], point[measure])
             axis.annotate(point["strength"], place, (5, 5), textcoords="offset points", fontsize=7)
     axis.set(xlabel="clean accuracy", ylabel=f"{measure} of the attack", ylim=(-0.03, 1.03))
+    axis.margins(x=0.12)
     axis.legend(fontsize=8)
     return axis
