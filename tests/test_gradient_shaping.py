@@ -259,6 +259,16 @@ def test_epsilon_falls_with_noise_and_grows_with_steps_without_a_warning():
     assert privacy_epsilon(0.0, 1 / 30, 600) == math.inf
 
 
+@pytest.mark.parametrize("rate", [0.005, 0.064, 0.2, 1.0])
+def test_no_order_breaks_the_sum_of_epsilon(rate):
+    """Sums for large fractional orders lose their digits: epsilon then came out negative."""
+    noises = (0.01, 0.125, 0.5, 1.0, 4.0, 10.0, 20.0, 50.0, 100.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [privacy_epsilon(noise, rate, 640) for noise in noises]
+    assert found == sorted(found, reverse=True) and found[-1] > 0
+
+
 @pytest.mark.filterwarnings("ignore:Optimal order")  # the other accountant asks this one coarsely
 @pytest.mark.parametrize("noise", [0.8, 1.5, 4.0])
 def test_epsilon_lies_a_little_above_that_of_another_accountant(noise):

@@ -193,7 +193,8 @@ def batch_shaping(clip: float, noise: float) -> Defense:
     return Defense(f"batch shaping, C={clip:g}, sigma={noise:g}", gradients=gradients)
 
 
-ORDERS = tuple(1 + 10 ** (k / 10) for k in range(-70, 31))
+NEAR_ONE = [1 + 10 ** (k / 10) for k in range(-70, 11)]
+WHOLE = [*range(12, 64), *(round(64 * 2 ** (k / 4)) for k in range(25))]
 
 
 def privacy_epsilon(noise: float, sample_rate: float, steps: int, delta: float = 1e-5) -> float:
@@ -215,4 +216,4 @@ def privacy_epsilon(noise: float, sample_rate: float, steps: int, delta: float =
     accountant = RDPAccountant()
     for _ in range(steps):
         accountant.step(noise_multiplier=noise, sample_rate=sample_rate)
-    return accountant.get_epsilon(delta, alphas=list(ORDERS))
+    return accountant.get_epsilon(delta, alphas=NEAR_ONE + WHOLE)
