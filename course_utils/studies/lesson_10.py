@@ -213,6 +213,26 @@ def linear_trial(seed: int) -> list[dict]:
 LINEAR = Study("shaping_linear", "10", linear_trial, range(20))
 
 
+SLOW_RECIPES = {
+    "SGD, slow": replace(RECIPES["course"], lr=0.005),
+    "Adam, slow": replace(RECIPES["paper"], lr=0.001),
+}
+
+
+def slow_linear_trial(seed: int) -> list[dict]:
+    """The control on the same data: no defense, a tenth of the learning rate."""
+    seen, test = linear_data(seed)
+    model, rows = build("logistic_regression", test.shape, len(test.classes)), []
+    cells = {("plain", name): (PLAIN, recipe) for name, recipe in SLOW_RECIPES.items()}
+    for condition, data in seen.items():
+        found = measure(cells, model, data, Indiscriminate(), test, seed)
+        rows += [{"condition": condition, **row} for row in found]
+    return rows
+
+
+SLOW_LINEAR = Study("shaping_linear_slow", "10", slow_linear_trial, range(20))
+
+
 def grid_trial(seed: int) -> list[dict]:
     """The paper's grid on the slab attack, with its Adam: C, and noise of deviation 0 or 1."""
     seen, test = linear_data(seed)
