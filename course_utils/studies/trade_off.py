@@ -23,6 +23,9 @@ def undominated(accuracy: np.ndarray, success: np.ndarray) -> np.ndarray:
     return ~(as_good & better).any(0)
 
 
+SHAPES = ("*", "o", "s", "^", "D", "v", "P", "X", "<", ">")
+
+
 def trade_off_table(frame: pd.DataFrame, measure: str = "success") -> pd.DataFrame:
     """One row a defense and strength: accuracy and success, each with its 95% interval.
 
@@ -35,9 +38,6 @@ def trade_off_table(frame: pd.DataFrame, measure: str = "success") -> pd.DataFra
     table = statistics.summary(frame, measure, by=by).merge(right.drop(columns="trials"), on=by)
     table["undominated"] = undominated(table["accuracy"].to_numpy(), table[measure].to_numpy())
     return table
-
-
-SHAPES = ("*", "o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 
 def plot_trade_off(frame: pd.DataFrame, measure: str = "success", axis: Axes | None = None) -> Axes:
