@@ -9,6 +9,7 @@ from nbformat import NotebookNode
 from sphinx.application import Sphinx
 
 from tools.badges import public_address
+from tools.figures import stored
 from tools.lessons import has_tag
 
 ADDRESS = public_address()
@@ -35,9 +36,7 @@ def read_lesson(text: str) -> NotebookNode:
         if has_tag(cell, "setup"):
             cell.metadata.tags.append("hide-input")
         cell.metadata.alternatives = [
-            output.metadata.get("image/png", {}).get("alt", "")
-            for output in cell.outputs
-            if "image/png" in output.get("data", {})
+            stored(output) for output in cell.outputs if "image/png" in output.get("data", {})
         ]
     return nb
 
