@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 LESSON ?=
+SCALE ?= laptop
 JOBS ?=
 TORCH_INDEX ?=
 LAB_ARGS ?=
@@ -12,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 ONE_LESSON := $(if $(LESSON),--lesson $(LESSON))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks results bench site browser
+.PHONY: help lab test lint notebooks results benchmark bench site browser
 
 # A backend named in the environment would keep the figures out of the notebooks.
 unexport MPLBACKEND
@@ -24,7 +25,9 @@ help: ## List the commands
 	@echo "Each command first installs what it needs into $(VENV), once. Variables:"
 	@echo "  PYTHON=python3.12    the Python to install with, 3.11 or newer (now: $(PYTHON))"
 	@echo "  LESSON=05            one lesson only: notebooks, results"
-	@echo "  JOBS=2               trials at the same time: results (default: one a core)"
+	@echo "  SCALE=paper          benchmark at the papers' size: CIFAR-10, for a GPU (default: laptop)"
+	@echo "  JOBS=2               trials at the same time: results and benchmark (default: one a"
+	@echo "                       core; benchmark SCALE=paper: one)"
 	@echo "  LAB_ARGS=--no-browser  passed on to JupyterLab"
 	@echo "  TORCH_INDEX=ADDRESS  take torch from there: on Linux without a GPU, the address of the"
 	@echo "                       CPU builds that pytorch.org shows under Get Started saves several GB"
@@ -47,6 +50,9 @@ notebooks: $(INSTALLED) ## Run the lessons again and store their outputs, export
 
 results: $(INSTALLED) ## Run the stored studies again (hours; LESSON=05 for one)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.results $(ONE_LESSON) $(if $(JOBS),--jobs $(JOBS))
+
+benchmark: $(INSTALLED) ## Run every attack against every defense (hours; a second call goes on)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.benchmark --scale $(SCALE) $(if $(JOBS),--jobs $(JOBS))
 
 bench: $(INSTALLED) ## Measure speed
 	$(BIN)/python -m pytest tests/performance --benchmark-only --benchmark-group-by=group \

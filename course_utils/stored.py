@@ -1,32 +1,28 @@
 """Stored studies: experiments too long to run live, with the code that they came from."""
 
-import ast
-import dataclasses
-import dis
-import functools
 import hashlib
-import inspect
 import io
 import json
 import os
 import platform
-import textwrap
 import time
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 
+from course_utils import journal
+from course_utils.code_hash import code_hash
+from course_utils.journal import StudyError
 from course_utils.runtime import package_versions
-from course_utils.trials import Rows, run_trials
+from course_utils.trials import Rows, alone, as_finished, check_seeds
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
 
-
-class StudyError(RuntimeError):
-    """A stored study that is missing, damaged or older than the code it came from."""
+Trial = Callable[[int], Rows]
+Key = tuple[str | int, ...]  # names one trial: its seed; in a benchmark, its attack and its seed
 
 
 @dataclass(frozen=True)
@@ -39,44 +35,157 @@ class Study:
 
     name: str
     lesson: str
-    trial: Callable[[int], Rows]
+    trial: Trial
     seeds: Sequence[int]
 
+    columns = ("trial",)
+
     @property
-    def remedy(self) -> str:
-        return f"Run `make results LESSON={self.lesson}`."
+    def units(self) -> dict[Key, Trial]:
+        """The trials in the order of their rows, each with its key."""
+        return {(seed,): self.trial for seed in check_seeds(self.seeds)}
+
+    @property
+    def code(self) -> str:
+        """The hash of the code that the trials reach."""
+        return code_hash(self.trial)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What the manifest says of where it belongs."""
+        return {"lesson": self.lesson}
+
+    @property
+    def command(self) -> str:
+        """What runs it."""
+        return f"make results LESSON={self.lesson}"
 
 
-def run_study(study: Study, jobs: int | None = None, folder: Path = RESULTS) -> pd.DataFrame:
-    """Run a study and store its frame (NAME.csv) with its manifest (NAME.json)."""
+@dataclass(frozen=True)
+class Benchmark:
+    """Several attacks on the same trials. Each attack has a trial of its own for every seed.
+
+    name: the name of the files. trials: what one trial of each attack does. seeds: fixed
+    beforehand; none was tuned on. scale: the SCALE of `make benchmark` that runs it.
+
+    The trials run seed by seed, so that an unfinished benchmark has about as many of each attack.
+    """
+
+    name: str
+    trials: Mapping[str, Trial]
+    seeds: Sequence[int]
+    scale: str = "laptop"
+
+    columns = ("attack", "trial")
+
+    @property
+    def units(self) -> dict[Key, Trial]:
+        """The trials in the order of their rows, each with its key."""
+        if not self.trials:
+            raise ValueError(f"The benchmark {self.name} has no attack: give at least one trial.")
+        seeds = check_seeds(self.seeds)
+        return {(attack, seed): run for seed in seeds for attack, run in self.trials.items()}
+
+    @property
+    def code(self) -> dict[str, str]:
+        """For each attack, the hash of the code that its trials reach."""
+        return {attack: code_hash(trial) for attack, trial in self.trials.items()}
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What the manifest says of where it belongs."""
+        return {"scale": self.scale}
+
+    @property
+    def command(self) -> str:
+        """What runs it."""
+        return f"make benchmark SCALE={self.scale}"
+
+
+def run_study(
+    study: Study | Benchmark, jobs: int | None = None, folder: Path = RESULTS
+) -> pd.DataFrame:
+    """Run a study and store its frame (NAME.csv) with its manifest (NAME.json).
+
+    Every trial that ends is written to a journal (NAME.journal). A run that was cut off goes on
+    from there, however it ended; the journal goes when the study is stored. `jobs`: see
+    `run_trials`. The rows come in the order of the trials, whichever ended first.
+    Raises StudyError if the journal is damaged, or was begun with other code, seeds or versions.
+    """
+    units, path = study.units, folder / f"{study.name}.journal"
+    header = _header(study)  # with the hash of the code that runs, whatever is edited meanwhile
+    done = {tuple(entry["unit"]): entry for entry in journal.resume(path, header)}
+    left = [key for key in units if key not in done]
+    tasks = [(study.columns, key, units[key]) for key in left]
+    folder.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
-    code = code_hash(study.trial)  # of the code that runs, whatever is edited meanwhile
-    frame = run_trials(study.trial, study.seeds, jobs)
+    for number, result in as_finished(_run_unit, tasks, jobs, before=len(done)):
+        now = time.perf_counter()
+        entry = {"unit": left[number], "seconds": now - begin, **result}
+        done[left[number]] = journal.append(path, header, entry)
+        begin = now
+    frame = _store(study, header, [done[key] for key in units], folder)
+    path.unlink(missing_ok=True)
+    return frame
+
+
+def _store(
+    study: Study | Benchmark, header: dict, entries: Sequence[dict], folder: Path
+) -> pd.DataFrame:
+    """Write the frame and the manifest of a study whose trials are all done."""
+    frame = pd.DataFrame([row for entry in entries for row in entry["rows"]])
     text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     manifest = {
         "study": study.name,
-        "lesson": study.lesson,
-        "seeds": list(study.seeds),
+        **study.origin,
+        "seeds": header["seeds"],
         "columns": list(frame.columns),
         "rows": len(frame),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "code": code,
-        "versions": {"python": platform.python_version(), **package_versions()},
-        "machine": machine(),
+        "code": header["code"],
+        "versions": header["versions"],
+        "machine": "; ".join(sorted({entry["machine"] for entry in entries})),
         "date": time.strftime("%Y-%m-%d"),
-        "minutes": round((time.perf_counter() - begin) / 60, 1),
+        "minutes": round(sum(entry["seconds"] for entry in entries) / 60, 1),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     _write(folder / f"{study.name}.csv", text)
     _write(folder / f"{study.name}.json", json.dumps(manifest, indent=1) + "\n")
     return frame
 
 
-def load_study(study: Study, folder: Path = RESULTS) -> pd.DataFrame:
+def _run_unit(columns: Sequence[str], key: Key, trial: Trial) -> dict:
+    """The rows of one trial, each with the key of the trial in these columns, and the machine."""
+    with alone():
+        rows = [dict(zip(columns, key, strict=True)) | row for row in trial(key[-1])]
+    return {"machine": machine(), "rows": rows}
+
+
+def _header(study: Study | Benchmark) -> dict:
+    """What all the trials of a journal have in common."""
+    versions = {"python": platform.python_version(), **package_versions()}
+    seeds = list(study.seeds)
+    return {"study": study.name, "seeds": seeds, "code": study.code, "versions": versions}
+
+
+def load_unfinished(study: Study | Benchmark, folder: Path = RESULTS) -> pd.DataFrame:
+    """The rows of the trials that a running or interrupted study has finished, to look at.
+
+    Claims need all the trials: see `load_study`. Raises StudyError if there is no journal, or as
+    `run_study` does.
+    """
+    path = folder / f"{study.name}.journal"
+    if not path.is_file():
+        raise StudyError(f"No unfinished {study.name}: there is no {path}.")
+    done = {tuple(entry["unit"]): entry for entry in journal.read(path, _header(study))}
+    return pd.DataFrame([row for key in study.units if key in done for row in done[key]["rows"]])
+
+
+def load_study(study: Study | Benchmark, folder: Path = RESULTS) -> pd.DataFrame:
     """The stored frame of a study.
 
-    Raises StudyError if it is missing, damaged, or stale: made by other code or other seeds. Code
-    that was typed into a notebook is not compared: it may hold a reader's own solutions.
+    Raises StudyError if it is missing, unfinished, damaged, or stale: made by other code or other
+    seeds. Code that was typed into a notebook is not compared: it may hold a reader's own
+    solutions.
     """
     manifest = load_manifest(study, folder)
     # As text, so that line ends changed by git on Windows do not count as damage.
@@ -84,164 +193,60 @@ def load_study(study: Study, folder: Path = RESULTS) -> pd.DataFrame:
     if hashlib.sha256(text.encode()).hexdigest() != manifest["sha256"]:
         raise StudyError(
             f"{study.name}.csv differs from what its manifest promises: it was edited or cut "
-            f"short. Restore it with `git checkout -- data/results`, or: {study.remedy}"
+            f"short. Restore it with `git checkout -- data/results`, or run `{study.command}`."
         )
     if manifest["seeds"] != list(study.seeds):
-        raise StudyError(f"The stored study {study.name} has other seeds. {study.remedy}")
-    in_a_notebook = getattr(study.trial, "__module__", None) == "__main__"
-    if not in_a_notebook and manifest["code"] != code_hash(study.trial):
+        raise StudyError(f"The stored study {study.name} has other seeds. Run `{study.command}`.")
+    trials = study.units.values()
+    in_a_notebook = any(getattr(trial, "__module__", None) == "__main__" for trial in trials)
+    if not in_a_notebook and manifest["code"] != study.code:
         raise StudyError(
             f"The stored study {study.name} is stale: the code it depends on has changed since. "
-            f"{study.remedy}"
+            f"Run `{study.command}`."
         )
     return pd.read_csv(io.StringIO(text))
 
 
-def load_manifest(study: Study, folder: Path = RESULTS) -> dict:
-    """The manifest of a stored study. Raises StudyError if a file is missing or unreadable."""
+def load_manifest(study: Study | Benchmark, folder: Path = RESULTS) -> dict:
+    """The manifest of a stored study.
+
+    Raises StudyError if the study is unfinished, or a file is missing or unreadable.
+    """
     for ending in ("csv", "json"):
         if not (folder / f"{study.name}.{ending}").is_file():
-            raise StudyError(f"There is no stored {study.name}.{ending}. {study.remedy}")
+            raise StudyError(_what_is_missing(study, ending, folder))
     try:
         manifest = json.loads((folder / f"{study.name}.json").read_text())
         return {key: manifest[key] for key in ("seeds", "sha256", "code", "versions", "machine")}
     except (ValueError, KeyError, TypeError) as error:
         raise StudyError(
             f"The manifest {study.name}.json cannot be read ({error}). "
-            f"Restore it with `git checkout -- data/results`, or: {study.remedy}"
+            f"Restore it with `git checkout -- data/results`, or run `{study.command}`."
         ) from error
 
 
+def _what_is_missing(study: Study | Benchmark, ending: str, folder: Path) -> str:
+    """Why there is no file with this ending, and what to do."""
+    path = folder / f"{study.name}.journal"
+    if not path.is_file():
+        return f"There is no stored {study.name}.{ending}. Run `{study.command}`."
+    done, all_of_them = len(journal.read(path, _header(study))), len(study.units)
+    return (
+        f"The study {study.name} is not finished: {done} of {all_of_them} trials are done. "
+        f"Run `{study.command}` to go on, or look at these with load_unfinished."
+    )
+
+
 def machine() -> str:
-    """The processor that numbers were measured on, as far as the system tells."""
+    """The processor that numbers were measured on, as far as the system tells, and the GPU."""
+    processor = platform.processor() or platform.machine()
     cpu_info = Path("/proc/cpuinfo")
     if cpu_info.is_file():
         for line in cpu_info.read_text().splitlines():
             if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def code_hash(function: Callable) -> str:
-    """A hash of a function and of all the course's code that it reaches.
-
-    Comments, docstrings and layout do not count. Code is the course's if it was defined in
-    `course_utils` or in a notebook; the constants that such code names count with their value, if
-    they are numbers, texts, containers or dataclasses of these (tensors and arrays do not count).
-    """
-    text = "\n".join(sorted(set(_reach("trial", function, set()))))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _reach(name: str, value: object, seen: set) -> Iterator[str]:
-    """What a name stands for, as text, and all that this reaches in turn."""
-    if callable(value):
-        value = inspect.unwrap(value)
-    if isinstance(value, (types.FunctionType, type)):
-        yield from _reach_code(value, seen)
-    elif isinstance(value, functools.partial):
-        yield from _reach(name, (value.func, value.args, value.keywords), seen)
-    elif isinstance(value, dict):
-        for key, entry in value.items():
-            yield from _reach(f"{name}[{key!r}]", entry, seen)
-    elif isinstance(value, (tuple, list)):
-        for position, entry in enumerate(value):
-            yield from _reach(f"{name}[{position}]", entry, seen)
-    elif dataclasses.is_dataclass(value):
-        yield from _reach_code(type(value), seen)
-        for field in dataclasses.fields(value):
-            yield from _reach(f"{name}.{field.name}", getattr(value, field.name), seen)
-    elif isinstance(value, (set, frozenset)):
-        yield f"{name} = {sorted(map(repr, value))}"
-    elif isinstance(value, (bool, int, float, str, range)):
-        yield f"{name} = {value!r}"
-
-
-def _reach_code(item: types.FunctionType | type, seen: set) -> Iterator[str]:
-    """The source of a function or class of the course, and all that it uses."""
-    if item in seen or not _is_ours(item.__module__):
-        return
-    seen.add(item)
-    yield f"{item.__qualname__}\n{_source(item)}"
-    for base in getattr(item, "__bases__", ()):
-        yield from _reach_code(base, seen)
-    members = vars(item) if isinstance(item, type) else {"": item}
-    for name, member in members.items():
-        function = _function(member)
-        if _is_written(function):
-            yield from _reach_uses(function, seen)
-        elif not name.startswith("__") and not callable(member):
-            yield from _reach(f"{item.__qualname__}.{name}", member, seen)
-
-
-def _reach_uses(function: types.FunctionType, seen: set) -> Iterator[str]:
-    """The globals, defaults and enclosing values that the code of a function uses."""
-    for name, value in _globals(function):
-        yield from _reach(name, value, seen)
-    defaults = (function.__defaults__, function.__kwdefaults__)
-    yield from _reach(f"{function.__qualname__} defaults", defaults, seen)
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        yield from _reach(f"{function.__qualname__}.{name}", cell.cell_contents, seen)
-
-
-def _globals(function: types.FunctionType) -> Iterator[tuple[str, object]]:
-    """The globals that a function reads; of a module of the course, what it names there."""
-    read, attributes = _names(function.__code__)
-    for name in read & function.__globals__.keys():
-        value = function.__globals__[name]
-        if not isinstance(value, types.ModuleType):
-            yield name, value
-        elif _is_ours(value.__name__):
-            for attribute in attributes & vars(value).keys():
-                yield attribute, vars(value)[attribute]
-
-
-def _names(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """The globals that a piece of code reads, and the attributes it asks for."""
-    read = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
-    attributes = set(code.co_names)
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            inner_read, inner_attributes = _names(inner)
-            read, attributes = read | inner_read, attributes | inner_attributes
-    return read, attributes
-
-
-def _function(member: object) -> object:
-    """The function behind a method, property, static method or class method."""
-    return inspect.unwrap(getattr(member, "fget", getattr(member, "__func__", member)))
-
-
-def _is_written(item: object) -> bool:
-    """Whether it is a function of the course, not one that a dataclass made for itself."""
-    return (
-        isinstance(item, types.FunctionType)
-        and _is_ours(item.__module__)
-        and item.__code__.co_filename != "<string>"
-    )
-
-
-def _is_ours(module: str) -> bool:
-    return module == "__main__" or module.split(".")[0] == "course_utils"
-
-
-def _source(item: types.FunctionType | type) -> str:
-    """The syntax tree without docstrings, as text that is the same for every version of Python."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(item)))
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
-            node.body = node.body[1:] or [ast.Pass()]
-    return _as_text(tree)
-
-
-def _as_text(node: object) -> str:
-    """A syntax tree as text. Empty fields are left out: newer versions of Python have more."""
-    if isinstance(node, list):
-        return f"[{', '.join(map(_as_text, node))}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
-    return f"{type(node).__name__}({', '.join(f'{n}={_as_text(v)}' for n, v in fields)})"
+                processor = line.partition(":")[2].strip()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{processor}, {os.cpu_count()} cores{gpu}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,8 +4,11 @@ A trial is one draw of the goal, the data, the surrogates and the victim's first
 conditions of an experiment share the same trials, so they are compared in pairs.
 """
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import joblib
 import pandas as pd
@@ -22,6 +25,9 @@ from course_utils.training import Recipe, Scenario, train
 Rows = list[dict]
 
 
+ONE_TRIAL = threading.RLock()
+
+
 def run_trials(
     trial: Callable[[int], Rows], seeds: Sequence[int], jobs: int | None = None
 ) -> pd.DataFrame:
@@ -31,19 +37,52 @@ def run_trials(
     joblib's n_jobs; None takes it from `joblib.parallel_config`, otherwise one job.
     Raises ValueError if there is no seed or a seed comes twice.
     """
+    tasks = [(trial, seed) for seed in check_seeds(seeds)]
+    rows = dict(as_finished(_one_trial, tasks, jobs))
+    return pd.DataFrame([row for number in range(len(tasks)) for row in rows[number]])
+
+
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """The seeds as a list. Raises ValueError if there is none or one comes twice."""
     seeds = list(seeds)
     if not seeds:
         raise ValueError("No trial to run: give at least one seed, for example range(20).")
     if len(set(seeds)) < len(seeds):
         raise ValueError("A seed comes twice: the same trial counted twice narrows the interval.")
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator")
-    results = parallel(joblib.delayed(_one_trial)(trial, seed) for seed in seeds)
-    bar = tqdm(results, total=len(seeds), desc="trials", leave=False)
-    return pd.DataFrame([row for rows in bar for row in rows])
+    return seeds
+
+
+def as_finished(
+    function: Callable, tasks: Sequence[tuple], jobs: int | None = None, before: int = 0
+) -> Iterator[tuple[int, Any]]:
+    """Call `function(*task)` for every task; yield its position and result as soon as it ends.
+
+    The calls begin in order and end in any order. jobs: see `run_trials`. before: how many others
+    were done before, for the progress bar.
+    """
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+    calls = (joblib.delayed(_numbered)(number, function, task) for number, task in enumerate(tasks))
+    total = before + len(tasks)
+    yield from tqdm(parallel(calls), initial=before, total=total, desc="trials", leave=False)
+
+
+def _numbered(number: int, function: Callable, task: tuple) -> tuple[int, Any]:
+    return number, function(*task)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """The process is this trial's alone inside the block, and torch runs in one thread.
+
+    torch's random state and thread count belong to the whole process, so where a backend gives
+    one process several threads, their trials take turns.
+    """
+    with ONE_TRIAL, one_thread():
+        yield
 
 
 def _one_trial(trial: Callable[[int], Rows], seed: int) -> Rows:
-    with one_thread():
+    with alone():
         return [{"trial": seed, **row} for row in trial(seed)]
 
 

@@ -9,15 +9,18 @@ import sys
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from course_utils.code_hash import code_hash
+from course_utils.journal import StudyError
 from course_utils.stored import (
     Study,
-    StudyError,
-    code_hash,
     load_manifest,
     load_study,
+    load_unfinished,
     machine,
     run_study,
 )
@@ -178,6 +181,166 @@ def test_a_run_that_is_cut_off_between_the_files_is_found_out(folder, monkeypatc
         run_study(Study("coins", "07", other_numbers, range(3)), folder=folder)
     with pytest.raises(StudyError, match=r"coins.csv differs"):
         load_study(STUDY, folder)
+
+
+def test_a_run_that_is_cut_off_between_the_files_needs_no_trial_again(tmp_path, monkeypatch):
+    replaced = os.replace
+
+    def cut_off(source, target):
+        if str(target).endswith(".json"):
+            raise KeyboardInterrupt
+        replaced(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(STUDY, folder=tmp_path)
+    ran = Trials()
+    frame = run_study(Study("coins", "07", ran, range(3)), folder=tmp_path)
+    assert ran.seeds == []
+    pd.testing.assert_frame_equal(load_study(STUDY, tmp_path), frame, rtol=1e-5)
+    assert set(contents(tmp_path)) == {"coins.csv", "coins.json"}
+
+
+# The journal of an unfinished run
+
+
+class Trials:
+    """The coins again, but it notes which trials ran and fails at one of them."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.fails_at, self.seeds = fails_at, []
+
+    def __call__(self, seed: int) -> list[dict]:
+        if seed == self.fails_at:
+            raise RuntimeError("out of memory")
+        self.seeds.append(seed)
+        return coin_trial(seed)
+
+
+def interrupted(folder: Path, fails_at: int = 2) -> Path:
+    """The journal of a run over four seeds that ended at one of them."""
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_study(Study("coins", "07", Trials(fails_at), range(4)), folder=folder)
+    return folder / "coins.journal"
+
+
+def test_a_run_goes_on_where_it_ended(tmp_path):
+    interrupted(tmp_path / "two runs")
+    ran = Trials()
+    resumed = run_study(Study("coins", "07", ran, range(4)), folder=tmp_path / "two runs")
+    assert ran.seeds == [2, 3]
+    whole = run_study(Study("coins", "07", coin_trial, range(4)), folder=tmp_path / "one run")
+    pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
+    one, two = (contents(tmp_path / name) for name in ("one run", "two runs"))
+    assert two["coins.csv"] == one["coins.csv"]
+    assert set(two) == {"coins.csv", "coins.json"}
+
+
+def test_an_unfinished_study_says_so_and_can_be_looked_at(tmp_path):
+    study = Study("coins", "07", Trials(), range(4))
+    interrupted(tmp_path)
+    message = r"not finished: 2 of 4 trials are done. Run `make results LESSON=07` to go on"
+    with pytest.raises(StudyError, match=message):
+        load_study(study, tmp_path)
+    rows = load_unfinished(study, tmp_path)
+    assert rows.trial.tolist() == [0, 0, 1, 1]
+    run_study(study, folder=tmp_path)
+    with pytest.raises(StudyError, match="No unfinished coins"):
+        load_unfinished(study, tmp_path)
+
+
+def test_a_stored_study_can_be_read_while_it_runs_again(folder):
+    before = load_study(STUDY, folder)
+    interrupted(folder)
+    pd.testing.assert_frame_equal(load_study(STUDY, folder), before)
+
+
+@pytest.mark.parametrize("left", [1, 20, -1])
+def test_a_half_written_last_line_is_dropped_and_its_trial_runs_again(left, tmp_path):
+    path = interrupted(tmp_path)
+    *whole, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole) + last[:left])
+    ran = Trials()
+    with pytest.warns(UserWarning, match=r"last line of .*coins.journal was only half written"):
+        run_study(Study("coins", "07", ran, range(4)), folder=tmp_path)
+    assert ran.seeds == [1, 2, 3]
+    assert load_study(Study("coins", "07", ran, range(4)), tmp_path).trial.nunique() == 4
+
+
+def test_a_half_written_first_line_leaves_nothing_to_resume(tmp_path):
+    path = interrupted(tmp_path)
+    path.write_bytes(path.read_bytes()[:30])
+    ran = Trials(fails_at=3)
+    with (
+        pytest.warns(UserWarning, match="only half written"),
+        pytest.raises(RuntimeError, match="out of memory"),
+    ):
+        run_study(Study("coins", "07", ran, range(4)), folder=tmp_path)
+    assert ran.seeds == [0, 1, 2]
+    assert len(load_unfinished(Study("coins", "07", ran, range(4)), tmp_path)) == 6
+
+
+@pytest.mark.parametrize("line", [0, 1, 2])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda line: line[:-10],
+        lambda line: line.replace(b"0", b"1", 1),
+        lambda line: b"",
+        lambda line: b"\xff\xfe",
+        lambda line: b"null",
+        lambda line: b'{"unit": [0]}',
+    ],
+)
+def test_a_damaged_line_is_refused_and_nothing_is_lost(line, damage, tmp_path):
+    path = interrupted(tmp_path)
+    lines = path.read_bytes().splitlines()
+    lines[line] = damage(lines[line])
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    before, ran = contents(tmp_path), Trials()
+    with pytest.raises(StudyError, match=rf"Line {line + 1} of .*coins.journal .*delete it"):
+        run_study(Study("coins", "07", ran, range(4)), folder=tmp_path)
+    assert ran.seeds == [] and contents(tmp_path) == before
+
+
+def test_a_journal_of_other_seeds_is_refused(tmp_path):
+    interrupted(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(StudyError, match=r"trials of other seeds than .* Delete it"):
+        run_study(Study("coins", "07", coin_trial, range(5)), folder=tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_journal_of_other_code_is_refused(tmp_path):
+    interrupted(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(StudyError, match=r"trials of other code than .* change code back"):
+        run_study(Study("coins", "07", compare, range(4)), folder=tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_journal_of_other_versions_is_refused(tmp_path, monkeypatch):
+    interrupted(tmp_path)
+    monkeypatch.setattr("course_utils.stored.package_versions", lambda: {"torch": "1.0"})
+    with pytest.raises(StudyError, match="trials of other versions"):
+        run_study(Study("coins", "07", coin_trial, range(4)), folder=tmp_path)
+
+
+def test_numbers_of_numpy_and_torch_are_stored_as_numbers(tmp_path):
+    def trial(seed):
+        loss = torch.tensor(1.5)
+        return [{"rate": np.float32(0.25), "n": np.int64(3), "ok": np.bool_(True), "loss": loss}]
+
+    run_study(Study("numbers", "07", trial, [0]), folder=tmp_path)
+    assert (tmp_path / "numbers.csv").read_text() == "trial,rate,n,ok,loss\n0,0.25,3,True,1.5\n"
+
+
+def test_a_row_that_is_no_row_of_numbers_and_texts_is_refused(tmp_path):
+    study = Study("odd", "07", lambda seed: [{"model": object()}], [0])
+    with pytest.raises(TypeError, match="expected numbers, texts"):
+        run_study(study, folder=tmp_path)
+    assert contents(tmp_path) == {}
 
 
 # The hash of the code
@@ -361,7 +524,7 @@ def test_libraries_do_not_count(hash_of):
 
 def test_the_hash_is_the_same_in_another_process():
     code = (
-        "from course_utils.stored import code_hash\n"
+        "from course_utils.code_hash import code_hash\n"
         "from course_utils.trials import compare\n"
         "print(code_hash(compare))\n"
     )

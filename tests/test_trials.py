@@ -13,7 +13,7 @@ from course_utils.defense import PLAIN, Defense
 from course_utils.models import build
 from course_utils.threat import Indiscriminate, Poison
 from course_utils.training import Recipe, train
-from course_utils.trials import compare, run_trials, with_controls
+from course_utils.trials import as_finished, compare, run_trials, with_controls
 
 RECIPE = Recipe(epochs=8, batch_size=10, lr=0.1)
 
@@ -119,6 +119,40 @@ def test_parallel_config_is_honoured():
     assert os.getpid() not in set(frame.process)
     assert frame.threads.tolist() == [1] * 6
     assert frame.trial.tolist() == list(range(6))
+
+
+def test_trials_take_turns_in_the_threads_of_one_process():
+    """Two at a time would draw from one random state."""
+    running = []
+
+    def crowded_trial(seed):
+        running.append(seed)
+        time.sleep(0.05)
+        together = len(running)
+        running.remove(seed)
+        return [{"together": together, "threads": torch.get_num_threads()}]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with joblib.parallel_config(backend="threading", n_jobs=3):
+            frame = run_trials(crowded_trial, range(6))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert frame.together.tolist() == frame.threads.tolist() == [1] * 6
+    assert frame.trial.tolist() == list(range(6))
+
+
+def pause(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def test_results_come_as_they_end_with_their_positions():
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        results = list(as_finished(pause, [(0.5,), (0.01,), (0.02,)]))
+    assert results == [(1, 0.01), (2, 0.02), (0, 0.5)]
 
 
 def test_no_trial_is_refused():

@@ -1,4 +1,7 @@
-"""Run studies and store their rows: python -m tools.results [--lesson 05] [--jobs 2]."""
+"""Run studies and store their rows: python -m tools.results [--lesson 05] [--jobs 2].
+
+A study that was cut off goes on where it stopped.
+"""
 
 import argparse
 import importlib
@@ -7,7 +10,7 @@ import sys
 import time
 
 import course_utils.studies
-from course_utils.stored import Study, run_study
+from course_utils.stored import Study, StudyError, run_study
 
 
 def studies(lesson: str | None = None) -> list[Study]:
@@ -23,7 +26,9 @@ def main() -> None:
     """Run the chosen studies one after another."""
     parser = argparse.ArgumentParser(description="Run studies and store their rows.")
     parser.add_argument("--lesson", help="only the studies of this one, like 05")
-    parser.add_argument("--jobs", type=int, help="trials at the same time (default: one a core)")
+    parser.add_argument(
+        "--jobs", type=int, default=-1, help="trials at the same time (default: one a core)"
+    )
     options = parser.parse_args()
     chosen = studies(options.lesson)
     if not chosen:
@@ -31,7 +36,10 @@ def main() -> None:
     for study in chosen:
         start = time.perf_counter()
         print(f"lesson {study.lesson}: {study.name} ...", flush=True)
-        rows = len(run_study(study, jobs=options.jobs))
+        try:
+            rows = len(run_study(study, jobs=options.jobs))
+        except StudyError as error:
+            sys.exit(str(error))
         print(f"  {rows} rows in {time.perf_counter() - start:.0f} s")
 
 

@@ -1,5 +1,6 @@
 """How long things take: measured and reported, never asserted."""
 
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from course_utils.runtime import one_thread
 from course_utils.threat import accuracy
 from course_utils.training import Recipe, train
 from course_utils.trials import run_trials
+from tools.lessons import lesson_files, read
+from tools.run import execute
 
 
 def victim_trial(seed: int) -> list[dict]:
@@ -55,3 +58,11 @@ def test_two_jobs_against_one_on_20_trials(benchmark, capsys):
     benchmark.extra_info["speedup"] = round(ratio, 2)
     with capsys.disabled():
         print(f"\n20 trials: {one_job:.1f} s with one job, {ratio:.2f} times as fast with two")
+
+
+@pytest.mark.benchmark(group="lessons")
+@pytest.mark.parametrize("path", lesson_files(), ids=lambda path: path.stem)
+def test_a_lesson_from_its_first_cell_to_its_last(benchmark, path):
+    """In one thread, the start of the kernel included, as under `make test`. Nothing is stored."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    benchmark.pedantic(execute, (read(path), path.parent), {"env": environment}, rounds=1)

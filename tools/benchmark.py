@@ -1,0 +1,51 @@
+"""Run every attack against every defense: python -m tools.benchmark [--scale paper] [--jobs 2].
+
+A run that was cut off goes on where it stopped.
+"""
+
+import argparse
+import importlib
+import sys
+import time
+
+from course_utils.data import DataError
+from course_utils.stored import Benchmark, StudyError, run_study
+
+PLACES = {"laptop": "course_utils.studies.lesson_16", "paper": "tools.paper_scale"}
+JOBS = {"laptop": -1, "paper": 1}  # one a core; one, for a GPU
+
+
+def benchmark(scale: str) -> Benchmark:
+    """The benchmark of a scale. Raises StudyError if the course has none."""
+    try:
+        return importlib.import_module(PLACES[scale]).BENCHMARK
+    except ModuleNotFoundError as error:
+        if error.name != PLACES[scale]:
+            raise
+        raise StudyError(
+            f"There is no {scale} benchmark: {PLACES[scale]} does not exist. It comes from the "
+            "cells of lesson 16 that are exported with `make notebooks LESSON=16`."
+        ) from error
+
+
+def main() -> None:
+    """Run the benchmark of the chosen scale."""
+    parser = argparse.ArgumentParser(description="Run every attack against every defense.")
+    parser.add_argument("--scale", choices=list(PLACES), default="laptop")
+    parser.add_argument(
+        "--jobs", type=int, help="trials at the same time (default: one a core; paper: one)"
+    )
+    options = parser.parse_args()
+    start = time.perf_counter()
+    try:
+        chosen = benchmark(options.scale)
+        attacks = ", ".join(chosen.trials)
+        print(f"{chosen.name}: {len(chosen.seeds)} trials each of {attacks} ...", flush=True)
+        rows = len(run_study(chosen, jobs=options.jobs or JOBS[options.scale]))
+    except (StudyError, DataError) as error:
+        sys.exit(str(error))
+    print(f"  {rows} rows in {(time.perf_counter() - start) / 60:.0f} minutes")
+
+
+if __name__ == "__main__":
+    main()
