@@ -1,0 +1,194 @@
+"""INSTRUCTOR.md: its plans add up, and what it says of the lessons is in the lessons."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from nbformat import NotebookNode
+
+from tests.test_exercises import check_of, definitions
+from tools.figures import stored
+from tools.lessons import ROOT, code_cells, has_tag, lesson_files, read
+from tools.workshop import exercise_function
+
+TEXT = (ROOT / "INSTRUCTOR.md").read_text(encoding="utf-8")
+LESSONS = {path.name[:2]: path for path in lesson_files()}
+PLANS = re.findall(
+    r"^### ([^\n,]+), (\d+) minutes\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL
+)
+FIGURES = re.findall(r"^### Figures of \[(\d\d)\].*?\n(.*?)(?=^##)", TEXT, re.MULTILINE | re.DOTALL)
+CELLS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+LESSON = re.compile(r"\[(\d\d)\]\((notebooks/[\w.]+)\)")
+NAME = re.compile(r"(?<!\*)\*([^*\n]+)\*(?!\*)")
+NUMBER = re.compile(r"`([-\d.,%/\[\] ]*\d[\d.,%/\[\] ]*)`")
+ORDER = ("first", "second", "third", "fourth")
+
+
+def rows(table: str) -> list[list[str]]:
+    """The cells of each row of a markdown table, without its head."""
+    lines = [line for line in table.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def blocks() -> Iterator[str]:
+    """Each table row, heading or paragraph of the page in one line, code left out."""
+    for block in re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL).split("\n\n"):
+        if block.startswith("|"):
+            yield from block.splitlines()
+        else:
+            yield " ".join(block.split())
+
+
+def sections(nb: NotebookNode) -> list[tuple[str, int, int, int]]:
+    """Each heading as (name, level, its cell, the first cell after it and what is under it)."""
+    found = [
+        (re.sub(r"^(Exercise .*) \(.*\)$", r"\1", name.strip()), len(marks), number)
+        for number, cell in enumerate(nb.cells)
+        if cell.cell_type == "markdown"
+        for marks, name in re.findall(r"^(#{1,6}) (.+)$", cell.source, re.MULTILINE)
+    ]
+    ends = [
+        next((n for _, other, n in found[place + 1 :] if other <= level), len(nb.cells))
+        for place, (_, level, _) in enumerate(found)
+    ]
+    return [(*heading, end) for heading, end in zip(found, ends, strict=True)]
+
+
+def names(number: str) -> set[str]:
+    """The names of a lesson's sections."""
+    return {name for name, *_ in sections(read(LESSONS[number]))}
+
+
+def shown(number: str) -> str:
+    """All that a lesson prints and says."""
+    texts = []
+    for cell in read(LESSONS[number]).cells:
+        texts += [cell.source] if cell.cell_type == "markdown" else []
+        for output in cell.get("outputs", []):
+            texts += [output.get("text", ""), output.get("data", {}).get("text/plain", "")]
+    return "\n".join(texts)
+
+
+def holds(number: str, value: str) -> bool:
+    """Whether a lesson shows a value, not as a part of a longer number."""
+    return bool(re.search(rf"(?<![\d.]){re.escape(value.strip())}(?!\d)", shown(number)))
+
+
+def test_there_are_plans_and_figures():
+    assert len(PLANS) == 4 and len(FIGURES) >= 8 and len(CELLS) >= 10
+
+
+@pytest.mark.parametrize(("name", "minutes", "table"), PLANS, ids=[plan[0] for plan in PLANS])
+def test_the_minutes_of_a_plan_add_up(name, minutes, table):
+    passed = 0
+    for clock, length, *_ in rows(table):
+        assert clock == f"{passed // 60}:{passed % 60:02d}"
+        passed += int(length)
+    assert passed == int(minutes)
+
+
+@pytest.mark.parametrize(("name", "minutes", "table"), PLANS, ids=[plan[0] for plan in PLANS])
+def test_a_plan_has_breaks_and_slack(name, minutes, table):
+    free = [int(row[1]) for row in rows(table) if re.match("Break|Lunch|Slack", row[2])]
+    assert len(free) >= 2 and sum(free) >= int(minutes) // 10
+    assert "Slack" in rows(table)[-1][2]
+    assert len(re.findall(r"\*\*Stop \d\.\*\*", table)) >= 3
+
+
+def test_the_parts_of_one_day_add_up():
+    text = TEXT.partition("## One day\n")[2].partition("\n## ")[0]
+    parts = [int(part) for part in re.findall(r"\((\d+)\)", text)]
+    assert sum(parts) == int(re.search(r"(\d+) minutes", text)[1])
+    by_lesson = {
+        number: sum(int(row[1]) for _, _, plan in PLANS[2:] for row in rows(plan) if link in row[3])
+        for number in ("07", "11")
+        for link in [f"[{number}]"]
+    }
+    assert set(by_lesson.values()) <= set(parts)
+
+
+def test_links_lead_somewhere():
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", TEXT)]
+    assert [x for x in links if x and "://" not in x and not (ROOT / x).exists()] == []
+    assert [link for number, link in LESSON.findall(TEXT) if ROOT / link != LESSONS[number]] == []
+
+
+def test_every_section_that_is_named_exists():
+    everywhere = set().union(*map(names, LESSONS))
+    missing = []
+    of_figures = None
+    for block in blocks():
+        if block.startswith("#"):
+            of_figures = LESSON.search(block)[1] if "Figures of" in block else None
+        parts = LESSON.split(block)  # text, number, link, text, number, link, text ...
+        for number, text in zip(["", *parts[1::3]], parts[::3], strict=True):
+            number = number or of_figures
+            known = names(number) if number else everywhere
+            missing += [(number, name) for name in NAME.findall(text) if name not in known]
+    assert missing == []
+
+
+@pytest.mark.parametrize(("name", "minutes", "table"), PLANS, ids=[plan[0] for plan in PLANS])
+def test_a_plan_names_functions_of_its_lessons(name, minutes, table):
+    for _, _, what, where in rows(table):
+        code = "\n".join(
+            cell.source for number, _ in LESSON.findall(where) for cell in lesson_code(number)
+        )
+        assert [f for f in re.findall(r"`(\w+)`", what) if f"def {f}(" not in code] == []
+
+
+def lesson_code(number: str) -> list[NotebookNode]:
+    """The code cells of a lesson."""
+    return code_cells(read(LESSONS[number]))
+
+
+@pytest.mark.parametrize(("number", "table"), FIGURES, ids=[number for number, _ in FIGURES])
+def test_figures_are_where_they_are_said_to_be(number, table):
+    nb = read(LESSONS[number])
+    places = {name: (begin, end) for name, _, begin, end in sections(nb)}
+    for figure, *_ in rows(table):
+        begin, end = places[NAME.search(figure)[1]]
+        outputs = [out for cell in nb.cells[begin:end] for out in cell.get("outputs", [])]
+        count = sum(bool(stored(output)) for output in outputs)
+        which = re.search(r", (\w+) figure$", figure)
+        assert which or count == 1, f"{figure}: say which of the {count}"
+        assert not which or ORDER.index(which[1]) < count, figure
+
+
+@pytest.mark.parametrize(("number", "table"), FIGURES, ids=[number for number, _ in FIGURES])
+def test_numbers_at_figures_are_those_of_the_lesson(number, table):
+    assert [value for value in NUMBER.findall(table) if not holds(number, value)] == []
+
+
+def test_other_numbers_are_those_of_the_lesson_beside_them():
+    rest = re.sub(r"^### Figures of.*?(?=^##)", "", TEXT, flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in rest.splitlines() if NUMBER.search(line) and "style`" not in line]
+    wrong = [
+        value
+        for line in lines
+        for value in NUMBER.findall(line)
+        if not any(holds(number, value) for number, _ in LESSON.findall(line))
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=[cell.split()[-1] for cell in CELLS])
+def test_a_catch_up_cell_passes_the_check(cell, monkeypatch):
+    monkeypatch.chdir(ROOT / "notebooks" / "workshop")
+    number = re.search(r"# lesson (\d\d)|\.\./(\d\d)_", cell)
+    path = LESSONS[number[1] or number[2]]
+    name = re.search(r"import (\w+)  #|def (\w+)\(", cell)
+    name = name[1] or name[2]
+    namespace = {k: v for k, v in definitions(read(path)).items() if k != name}
+    exec(cell, namespace)
+    check_of(path, name)(namespace[name])
+
+
+def test_every_exported_exercise_of_a_plan_has_a_catch_up_cell():
+    wanted = {
+        exercise_function(cell.source).name
+        for number in {n for *_, table in PLANS for n, _ in LESSON.findall(table)}
+        for cell in lesson_code(number)
+        if has_tag(cell, "exercise") and cell.source.startswith("#| export")
+    }
+    assert wanted == {name for cell in CELLS for name in re.findall(r"import (\w+)  #", cell)}
