@@ -1,0 +1,397 @@
+"""Built in lesson 14, adversarial poisoning.
+
+Generated from notebooks/14_adversarial_poisoning.ipynb: edit it there, then run make notebooks.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from course_utils.attacks.crafting import project, random_start
+from course_utils.attacks.feature_collision import bullseye_loss
+from course_utils.attacks.gradient_matching import Objective, alignment_loss, target_gradient
+from course_utils.attacks.hidden_trigger import hidden_trigger_loss
+from course_utils.attacks.metapoison import unrolled_loss
+from course_utils.attacks.triggers import apply_trigger
+from course_utils.defense import Defense
+from course_utils.models import Classifier
+from course_utils.threat import ThreatModelError
+
+
+class Split(NamedTuple):
+    """A batch cut into simulated poisons and simulated targets.
+
+    poisons: (P, C, H, W), their true labels poison_labels: (P,). targets: (T, C, H, W), their true
+    labels target_labels: (T,). fake_labels: the class that each target is pulled to, (T,).
+    """
+
+    poisons: Tensor
+    poison_labels: Tensor
+    targets: Tensor
+    target_labels: Tensor
+    fake_labels: Tensor
+
+
+def split_batch(images: Tensor, labels: Tensor, share: float) -> Split:
+    """Cut a batch in two: the first `share` of it are poisons, the rest targets, at least one each.
+
+    images: (N, C, H, W), N at least 2; labels: (N,). All targets get one fake label: the most
+    frequent label of the poisons; of several, the smallest.
+    """
+    count = min(max(round(share * len(images)), 1), len(images) - 1)
+    fake = labels[:count].bincount().argmax().expand(len(images) - count)
+    return Split(images[:count], labels[:count], images[count:], labels[count:], fake)
+
+
+SplitRule = Callable[[Tensor, Tensor, torch.Generator], Split]  # of images and labels of a batch
+
+
+def cut(share: float) -> SplitRule:
+    """The rule that makes `share` of each batch poisons: 0.5 for the paper's half and half.
+
+    Batches are shuffled, so the first images are random ones. Raises ThreatModelError for a share
+    outside (0, 1).
+    """
+    if not 0 < share < 1:
+        raise ThreatModelError(
+            f"The share of poisons is {share}, expected a value in (0, 1), such as 0.5: both "
+            "poisons and targets are needed."
+        )
+    return lambda images, labels, generator: split_batch(images, labels, share)
+
+
+half = cut(0.5)
+
+
+def one_target(images: Tensor, labels: Tensor, generator: torch.Generator) -> Split:
+    """All images of a batch are poisons but the last, which is the target."""
+    return split_batch(images, labels, 1 - 1 / len(images))
+
+
+def shuffle(images: Tensor, labels: Tensor, generator: torch.Generator) -> Split:
+    """The whole batch are poisons, and the whole batch, in random order, are targets.
+
+    The fake label of each target is the label of the poison that stands at its place.
+    """
+    order = torch.randperm(len(images), generator=generator, device=images.device)
+    return Split(images, labels, images[order], labels[order], labels)
+
+
+def craft_in_batch(
+    objective: Callable[[Tensor], Tensor], base: Tensor, epsilon: float, steps: int,
+    generator: torch.Generator, step_size: float = 0.4,
+) -> Tensor:  # fmt: skip
+    """Lower `objective(images)` within `epsilon` of the base images (P, C, H, W), in a few steps.
+
+    Random start, Adam on the sign of the gradient, and a projection after each step. step_size:
+    Adam's learning rate as a share of epsilon. The images come back without a graph.
+    Source: Geiping and others (arXiv 2102.13624), released code.
+    """
+    images = random_start(base, epsilon, generator).requires_grad_()
+    adam = torch.optim.Adam([images], lr=step_size * epsilon)
+    for _ in range(steps):
+        gradient = torch.autograd.grad(objective(images), images)[0]
+        images.grad = gradient.nan_to_num(0.0).sign()  # where there is nothing to match, 0 / 0
+        adam.step()
+        with torch.no_grad():
+            images.copy_(project(images, base, epsilon))
+    return images.detach()
+
+
+# (model, split, generator) -> the poisons (P, C, H, W) and the targets (T, C, H, W) to train on
+Simulation = Callable[[Classifier, Split, torch.Generator], tuple[Tensor, Tensor]]
+
+
+def check_simulation(epsilon: float, steps: int) -> None:
+    """Raise ThreatModelError unless there is something to simulate."""
+    if not 0 < epsilon <= 1 or steps < 1:
+        raise ThreatModelError(
+            f"epsilon is {epsilon} and steps {steps}: expected epsilon in (0, 1], as in 16/255, "
+            "and 1 step or more. To simulate no attack, train without this defense."
+        )
+
+
+def collision_simulation(epsilon: float, steps: int = 5) -> Simulation:
+    """Simulate Bullseye Polytope: the poisons' mean features should be those of the targets."""
+    check_simulation(epsilon, steps)
+
+    def simulate(
+        model: Classifier, split: Split, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            wanted = model.features(split.targets)
+        poisons = craft_in_batch(
+            lambda images: bullseye_loss(model.features(images), wanted),
+            split.poisons, epsilon, steps, generator,
+        )  # fmt: skip
+        return poisons, split.targets
+
+    return simulate
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; every layer gets its mode back, even after an error."""
+    modes = [(layer, layer.training) for layer in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+def poisoned_batch(
+    model: Classifier, images: Tensor, labels: Tensor, simulate: Simulation, split: SplitRule,
+    generator: torch.Generator, recombine: bool = True,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The images and labels of the batch that the victim trains on: poisons first, then targets.
+
+    images: (N, C, H, W), labels: (N,). Splits the batch and lets `simulate(model, split,
+    generator)` poison it, in evaluation mode; every layer gets its mode back. All labels are true.
+    recombine: False leaves the targets out.
+    """
+    parts = split(images, labels, generator)
+    with evaluating(model):
+        poisons, targets = simulate(model, parts, generator)
+    if not recombine:
+        return poisons, parts.poison_labels
+    return torch.cat([poisons, targets]), torch.cat([parts.poison_labels, parts.target_labels])
+
+
+def check_images(kind: str, images: Tensor, base: Tensor) -> None:
+    """Raise ThreatModelError unless a simulation gave back images like those that it got."""
+    if not isinstance(images, Tensor) or images.shape != base.shape:
+        got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise ThreatModelError(
+            f"The simulation must return {kind} of shape {tuple(base.shape)}, got {got}."
+        )
+    if not ((images >= 0) & (images <= 1)).all():
+        low, high = images.min().item(), images.max().item()
+        raise ThreatModelError(
+            f"The simulation returned {kind} with pixels from {low:.3g} to {high:.3g}: pixels must "
+            "be numbers in [0, 1], so look for NaN and end with `project`."
+        )
+
+
+def checked(simulate: Simulation) -> Simulation:
+    """The same simulation, but what it returns is checked."""
+    if not callable(simulate):
+        raise TypeError(
+            f"The inner attack is {simulate!r}, expected a function (model, split, generator) -> "
+            "(poisons, targets), such as matching_simulation(16/255)."
+        )
+
+    def careful(
+        model: Classifier, split: Split, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        found = simulate(model, split, generator)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise ThreatModelError("The simulation must return two tensors: poisons and targets.")
+        check_images("poisons", found[0], split.poisons)
+        check_images("targets", found[1], split.targets)
+        return found
+
+    return careful
+
+
+def adversarial_poisoning(
+    simulate: Simulation, *, split: SplitRule = half, recombine: bool = True
+) -> Defense:
+    """Train on batches in which a simulated attack has poisoned some images against the others.
+
+    Batches of a single class, in which there is nothing to attack, stay as they are. Raises
+    TypeError if `simulate` is no function; in training ThreatModelError for bad images from it.
+    Source: Geiping and others (arXiv 2102.13624), section 3 and released code.
+    """
+    careful = checked(simulate)
+
+    def batch(
+        model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        if y.ndim > 1:
+            raise ThreatModelError("Poisoning training needs one class an image: mix after it.")
+        if len(y.unique()) < 2:
+            return x, y
+        return poisoned_batch(model, x, y, careful, split, generator, recombine)
+
+    return Defense("poisoning training", batch=batch)
+
+
+class Late:
+    """A model seen through its last `count` trainable parameters only; None for all of them."""
+
+    def __init__(self, model: Classifier, count: int | None) -> None:
+        self.model, self.count = model, count
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def parameters(self) -> list[nn.Parameter]:
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        return trainable if self.count is None else trainable[-self.count :]
+
+
+def matching_simulation(
+    epsilon: float, steps: int = 5, *, last: int | None = None, loss: Objective = alignment_loss
+) -> Simulation:
+    """Simulate gradient matching: the poisons' gradient should pull the targets to the fake label.
+
+    last: match the gradient of this many of the last parameters only; None for all that train.
+    loss: `alignment_loss` or `squared_error`.
+    """
+    check_simulation(epsilon, steps)
+
+    def simulate(
+        model: Classifier, split: Split, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        seen = Late(model, last)
+        wanted = target_gradient(seen, split.targets, split.fake_labels)
+        poisons = craft_in_batch(
+            lambda images: loss(seen, images, split.poison_labels, wanted),
+            split.poisons, epsilon, steps, generator,
+        )  # fmt: skip
+        return poisons, split.targets
+
+    return simulate
+
+
+def place(low: Tensor, size: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """For each of N images, where each of `length` pixels lies in a patch along one axis.
+
+    low: the first pixel of each patch (N,). size: its side (N,). Returns the place within the
+    patch and whether the pixel belongs to it, both (N, length).
+    """
+    within = torch.arange(length, device=low.device) - low[:, None]
+    return within.clamp(min=0), (within >= 0) & (within < size[:, None])
+
+
+def stamp(
+    images: Tensor, sizes: Tensor, pixels: Tensor, generator: torch.Generator, corners: bool = False
+) -> Tensor:
+    """Put a patch of its own on each image (N, C, H, W), at a random place.
+
+    sizes: height and width of each patch (N, 2). pixels: black and white pixels (N, H, W); a patch
+    shows their first rows and columns. corners: in a random corner, one pixel from the edges.
+    """
+    room = torch.tensor(images.shape[-2:], device=images.device) - sizes
+    random = torch.rand(room.shape, generator=generator, device=images.device)
+    first = (random * (room + 1)).long()
+    if corners:
+        first = torch.where(random < 0.5, 1, room - 1).clamp(min=0)
+    tall, wide = (place(first[:, k], sizes[:, k], images.shape[k + 2]) for k in (0, 1))
+    rows = torch.arange(len(images), device=images.device)[:, None, None]
+    pattern = pixels[rows, tall[0][:, :, None], wide[0][:, None, :]]
+    mask = tall[1][:, :, None] & wide[1][:, None, :]
+    return apply_trigger(images, mask[:, None].to(images.dtype), pattern[:, None])
+
+
+def draw_patches(
+    count: int, like: Tensor, sides: tuple[float, float], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The sizes (count, 2) and pixels (count, H, W) of random patches for images like these.
+
+    sides: the smallest and largest side, as shares of the image's. Pixels are black or white, in
+    each patch with another random share of white.
+    """
+    low, high = sides
+    random = partial(torch.rand, generator=generator, device=like.device)
+    length = torch.tensor(like.shape[-2:], device=like.device)
+    sizes = ((low + (high - low) * random(count, 2)) * length).round().long().clamp(min=1)
+    white = random(count, 1, 1)
+    return sizes, (random(count, *like.shape[-2:]) < white).to(like.dtype)
+
+
+def derangement(count: int, generator: torch.Generator) -> Tensor:
+    """A random order of 0 to count - 1 in which no number stands at its own place; count > 1."""
+    places = torch.arange(count, device=generator.device)
+    while True:
+        order = torch.randperm(count, generator=generator, device=generator.device)
+        if not (order == places).any():
+            return order
+
+
+def check_sides(sides: tuple[float, float]) -> None:
+    """Raise ThreatModelError unless patches of these sides fit into an image."""
+    if not 0 < sides[0] <= sides[1] <= 1:
+        raise ThreatModelError(
+            f"The sides of the patches are {sides}, expected two shares of the image's side in "
+            "(0, 1], the smaller one first, such as (0.1, 0.4)."
+        )
+
+
+def patch_simulation(
+    sides: tuple[float, float] = (0.1, 0.4), *, corners: bool = False
+) -> Simulation:
+    """Simulate a backdoor: poisons carry the patch of their class, targets that of another class.
+
+    Each batch draws a random patch for each class and a derangement of the classes. sides: the
+    smallest and largest side, as shares of the image's. corners: patches in the corners only.
+    """
+    check_sides(sides)
+
+    def simulate(
+        model: Classifier, split: Split, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        classes = model.head.out_features
+        sizes, pixels = draw_patches(classes, split.poisons, sides, generator)
+        own, other = split.poison_labels, derangement(classes, generator)[split.target_labels]
+        poisons = stamp(split.poisons, sizes[own], pixels[own], generator, corners)
+        return poisons, stamp(split.targets, sizes[other], pixels[other], generator, corners)
+
+    return simulate
+
+
+def hidden_trigger_simulation(epsilon: float, steps: int = 5) -> Simulation:
+    """Simulate hidden triggers: the targets get one random patch, and the poisons their features.
+
+    The patch is drawn anew for each batch: 0.2 to 0.4 of the image's side.
+    """
+    check_simulation(epsilon, steps)
+
+    def simulate(
+        model: Classifier, split: Split, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        sizes, pixels = draw_patches(1, split.targets, (0.2, 0.4), generator)
+        same = torch.zeros_like(split.target_labels)
+        patched = stamp(split.targets, sizes[same], pixels[same], generator)
+        with torch.no_grad():
+            wanted = model.features(patched)
+        enough = wanted.repeat(-(-len(split.poisons) // len(wanted)), 1)  # a partner for each
+        poisons = craft_in_batch(
+            lambda images: hidden_trigger_loss(model.features(images), enough),
+            split.poisons, epsilon, steps, generator,
+        )  # fmt: skip
+        return poisons, patched
+
+    return simulate
+
+
+def metapoison_simulation(epsilon: float, steps: int = 5, *, unrolled: int = 2) -> Simulation:
+    """Simulate MetaPoison: after a few steps on the poisons, the targets have the fake label.
+
+    unrolled: how many training steps, of learning rate 0.1, the inner attack looks ahead.
+    """
+    check_simulation(epsilon, steps)
+
+    def simulate(
+        model: Classifier, split: Split, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        weights = {name: p.detach().clone().requires_grad_() for name, p in named}
+
+        def reached(images: Tensor) -> Tensor:
+            return unrolled_loss(
+                model, weights, images, split.poison_labels, split.targets, 0, 0.1, unrolled,
+                loss=lambda logits, _: cross_entropy(logits, split.fake_labels),
+            )  # fmt: skip
+
+        poisons = craft_in_batch(reached, split.poisons, epsilon, steps, generator)
+        return poisons, split.targets
+
+    return simulate
