@@ -44,7 +44,15 @@ def test_each_point_has_the_same_forty_trials(frame):
     assert all(trials == list(range(40)) for trials in points)
 
 
-def test_two_defenses_do_more_than_less_training(frame):
+def test_poisoning_training_does_more_than_less_training(frame):
+    assert minus(frame, "poisoning training", "9 epochs").high < -0.2
+    assert minus(frame, "more poisons", "6 epochs").high < 0
+    accuracy = frame.groupby("strength")["accuracy"].mean()
+    assert accuracy["poisoning training"] > accuracy["9 epochs"] - 0.001
+    assert accuracy["plain training"] - accuracy["poisoning training"] < 0.01
+
+
+def test_two_more_defenses_do_more_than_less_training(frame):
     assert minus(frame, "augmentation", "9 epochs").high < 0
     assert minus(frame, "PGD 8/255", "plain training").high < 0
     accuracy = frame.groupby("strength")["accuracy"].mean()
@@ -60,7 +68,9 @@ def test_strong_training_is_not_clearly_below_the_line(frame, label, control):
     assert interval.low < 0 < interval.high
 
 
-@pytest.mark.parametrize("label", ["plain training", "augmentation", "PGD 8/255"])
+@pytest.mark.parametrize(
+    "label", ["plain training", "poisoning training", "augmentation", "PGD 8/255"]
+)
 def test_the_text_has_the_numbers_of_the_picture(frame, label):
     assert f"{outcomes(frame, label).sum():.0f} of 40" in README
 

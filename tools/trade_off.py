@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 
 from course_utils import setup
 from course_utils.stored import Study, load_study
-from course_utils.studies import lesson_10, lesson_11, lesson_12, lesson_13
+from course_utils.studies import lesson_10, lesson_11, lesson_12, lesson_13, lesson_14
 from course_utils.studies.trade_off import plot_trade_off, trade_off_table
 from tools.lessons import ROOT
 
@@ -56,6 +56,18 @@ FAMILIES: dict[str, dict[str, tuple[Study, dict[str, str], tuple[int, int]]]] = 
     },
     "sign noise (lesson 13)": {
         "signs 64/255": (TRAINING, {"defense": "sign noise", "strength": "64/255"}, (7, 5))
+    },
+    "poisoning training (lesson 14)": {
+        "poisoning training": (
+            lesson_14.MATCHING,
+            {"defense": lesson_14.CHEAP, "strength": "96/255"},
+            (7, -10),
+        ),
+        "more poisons": (
+            lesson_14.SWEEPS,
+            {"defense": "three quarters poisons", "strength": "96/255"},
+            (7, -10),
+        ),
     },
 }
 
