@@ -164,8 +164,8 @@ def test_one_job_two_jobs_threads_and_a_cluster_give_the_same_rows(tmp_path):
 
 
 def test_a_scale_without_a_benchmark_says_so(monkeypatch):
-    monkeypatch.setitem(tools.benchmark.PLACES, "laptop", "course_utils.studies.lesson_77")
-    with pytest.raises(StudyError, match=r"no laptop benchmark: .*lesson_77 does not exist"):
+    monkeypatch.setitem(tools.benchmark.PLACES, "laptop", "course_utils.studies.lesson_of_nobody")
+    with pytest.raises(StudyError, match=r"no laptop benchmark: .*lesson_of_nobody does not exist"):
         tools.benchmark.benchmark("laptop")
     monkeypatch.setattr(sys, "argv", ["benchmark"])
     with pytest.raises(SystemExit, match="no laptop benchmark"):
