@@ -17,7 +17,7 @@ from course_utils import journal
 from course_utils.code_hash import code_hash
 from course_utils.journal import StudyError
 from course_utils.runtime import package_versions
-from course_utils.trials import Rows, alone, as_finished, check_seeds
+from course_utils.trials import Rows, as_finished, check_seeds, one_trial
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
 
@@ -116,7 +116,7 @@ def run_study(
     header = _header(study)  # with the hash of the code that runs, whatever is edited meanwhile
     done = {tuple(entry["unit"]): entry for entry in journal.resume(path, header)}
     left = [key for key in units if key not in done]
-    tasks = [(study.columns, key, units[key]) for key in left]
+    tasks = [(units[key], key, study.columns) for key in left]
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     for number, result in as_finished(_run_unit, tasks, jobs, before=len(done)):
@@ -153,11 +153,9 @@ def _store(
     return frame
 
 
-def _run_unit(columns: Sequence[str], key: Key, trial: Trial) -> dict:
-    """The rows of one trial, each with the key of the trial in these columns, and the machine."""
-    with alone():
-        rows = [dict(zip(columns, key, strict=True)) | row for row in trial(key[-1])]
-    return {"machine": machine(), "rows": rows}
+def _run_unit(trial: Trial, key: Key, columns: Sequence[str]) -> dict:
+    """The rows of one trial, and the machine that it ran on."""
+    return {"machine": machine(), "rows": one_trial(trial, key, columns)}
 
 
 def _header(study: Study | Benchmark) -> dict:

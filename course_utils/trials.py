@@ -37,8 +37,8 @@ def run_trials(
     joblib's n_jobs; None takes it from `joblib.parallel_config`, otherwise one job.
     Raises ValueError if there is no seed or a seed comes twice.
     """
-    tasks = [(trial, seed) for seed in check_seeds(seeds)]
-    rows = dict(as_finished(_one_trial, tasks, jobs))
+    tasks = [(trial, (seed,)) for seed in check_seeds(seeds)]
+    rows = dict(as_finished(one_trial, tasks, jobs))
     return pd.DataFrame([row for number in range(len(tasks)) for row in rows[number]])
 
 
@@ -81,9 +81,12 @@ def alone() -> Iterator[None]:
         yield
 
 
-def _one_trial(trial: Callable[[int], Rows], seed: int) -> Rows:
+def one_trial(
+    trial: Callable[[int], Rows], key: tuple[str | int, ...], columns: Sequence[str] = ("trial",)
+) -> Rows:
+    """The rows of one trial, each with the key of the trial, whose last part is the seed."""
     with alone():
-        return [{"trial": seed, **row} for row in trial(seed)]
+        return [dict(zip(columns, key, strict=True)) | row for row in trial(key[-1])]
 
 
 def compare(

@@ -165,7 +165,8 @@ def test_a_failing_trial_leaves_the_old_files_alone(folder):
     load_study(STUDY, folder)
 
 
-def test_a_run_that_is_cut_off_between_the_files_is_found_out(folder, monkeypatch):
+def cut_off_between_the_files(study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a study that is interrupted when the frame is stored and the manifest is not yet."""
     replaced = os.replace
 
     def cut_off(source, target):
@@ -173,28 +174,22 @@ def test_a_run_that_is_cut_off_between_the_files_is_found_out(folder, monkeypatc
             raise KeyboardInterrupt
         replaced(source, target)
 
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "replace", cut_off)
+        run_study(study, folder=folder)
+
+
+def test_a_run_that_is_cut_off_between_the_files_is_found_out(folder, monkeypatch):
     def other_numbers(seed):
         return [{"condition": "clean", "success": True, "accuracy": 1.0}]
 
-    monkeypatch.setattr(os, "replace", cut_off)
-    with pytest.raises(KeyboardInterrupt):
-        run_study(Study("coins", "07", other_numbers, range(3)), folder=folder)
+    cut_off_between_the_files(Study("coins", "07", other_numbers, range(3)), folder, monkeypatch)
     with pytest.raises(StudyError, match=r"coins.csv differs"):
         load_study(STUDY, folder)
 
 
 def test_a_run_that_is_cut_off_between_the_files_needs_no_trial_again(tmp_path, monkeypatch):
-    replaced = os.replace
-
-    def cut_off(source, target):
-        if str(target).endswith(".json"):
-            raise KeyboardInterrupt
-        replaced(source, target)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            run_study(STUDY, folder=tmp_path)
+    cut_off_between_the_files(STUDY, tmp_path, monkeypatch)
     ran = Trials()
     frame = run_study(Study("coins", "07", ran, range(3)), folder=tmp_path)
     assert ran.seeds == []
@@ -304,19 +299,19 @@ def test_a_damaged_line_is_refused_and_nothing_is_lost(line, damage, tmp_path):
     assert ran.seeds == [] and contents(tmp_path) == before
 
 
-def test_a_journal_of_other_seeds_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("trial", "seeds", "message"),
+    [
+        (coin_trial, range(5), r"trials of other seeds than .* Delete it"),
+        (compare, range(4), r"trials of other code than .* change code back"),
+    ],
+    ids=["seeds", "code"],
+)
+def test_a_journal_of_another_study_is_refused(trial, seeds, message, tmp_path):
     interrupted(tmp_path)
     before = contents(tmp_path)
-    with pytest.raises(StudyError, match=r"trials of other seeds than .* Delete it"):
-        run_study(Study("coins", "07", coin_trial, range(5)), folder=tmp_path)
-    assert contents(tmp_path) == before
-
-
-def test_a_journal_of_other_code_is_refused(tmp_path):
-    interrupted(tmp_path)
-    before = contents(tmp_path)
-    with pytest.raises(StudyError, match=r"trials of other code than .* change code back"):
-        run_study(Study("coins", "07", compare, range(4)), folder=tmp_path)
+    with pytest.raises(StudyError, match=message):
+        run_study(Study("coins", "07", trial, seeds), folder=tmp_path)
     assert contents(tmp_path) == before
 
 
