@@ -2,24 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from course_utils.attacks.crafting import random_start
 from course_utils.checks import attempt, passed, require
-
-
-class Parts(NamedTuple):
-    """What a split rule gives, in the order of the lesson."""
-
-    poisons: Tensor
-    poison_labels: Tensor
-    targets: Tensor
-    target_labels: Tensor
-    fake_labels: Tensor
-
+from course_utils.defenses.adversarial_poisoning import Split
 
 SPLITS = (
     ([3, 1, 1, 2], 0.5),
@@ -41,7 +30,7 @@ def check_split_batch(split: Callable) -> None:
             isinstance(found, tuple) and len(found) == 5,
             f"Return a Split of five tensors; for {case} you did not.",
         )
-        parts = Parts(*found)
+        parts = Split(*found)
         count = min(max(round(share * len(numbers)), 1), len(numbers) - 1)
         compare_sizes(parts, count, len(numbers), case)
         compare_parts(parts, images, labels, count, case)
@@ -49,7 +38,7 @@ def check_split_batch(split: Callable) -> None:
     passed(split)
 
 
-def compare_sizes(parts: Parts, count: int, n: int, case: str) -> None:
+def compare_sizes(parts: Split, count: int, n: int, case: str) -> None:
     """Fail unless there are as many poisons and targets as the share says, at least one each."""
     got = len(parts.poisons), len(parts.targets)
     if got == (count, n - count):
@@ -66,7 +55,7 @@ def compare_sizes(parts: Parts, count: int, n: int, case: str) -> None:
     )
 
 
-def compare_parts(parts: Parts, images: Tensor, labels: Tensor, count: int, case: str) -> None:
+def compare_parts(parts: Split, images: Tensor, labels: Tensor, count: int, case: str) -> None:
     """Fail unless images and labels are cut at the same place, in their order."""
     for name, found, whole, rows in (
         ("poisons", parts.poisons, images, slice(count)),
@@ -202,10 +191,10 @@ class Watched(nn.Module):
         return [layer.training for layer in self.modules()]
 
 
-def first_three(images: Tensor, labels: Tensor, generator: torch.Generator) -> Parts:
+def first_three(images: Tensor, labels: Tensor, generator: torch.Generator) -> Split:
     """A split rule: the first three images are poisons; all targets are to become a 9."""
     fake = torch.full_like(labels[3:], 9)
-    return Parts(images[:3], labels[:3], images[3:], labels[3:], fake)
+    return Split(images[:3], labels[:3], images[3:], labels[3:], fake)
 
 
 def check_poisoned_batch(make: Callable) -> None:
@@ -214,7 +203,7 @@ def check_poisoned_batch(make: Callable) -> None:
     labels = torch.tensor([4, 0, 2, 5, 1, 0, 3])
     model, generator, seen = Watched(), torch.Generator().manual_seed(0), []
 
-    def simulate(model: nn.Module, parts: Parts, given: torch.Generator) -> tuple[Tensor, Tensor]:
+    def simulate(model: nn.Module, parts: Split, given: torch.Generator) -> tuple[Tensor, Tensor]:
         require(given is generator, "Pass on the generator that came in: trials depend on it.")
         seen.append((model.training or model.norm.training, parts))
         return 1 - parts.poisons, parts.targets + 0.01
@@ -290,7 +279,7 @@ def check_errors(
     """Fail unless an error in the simulation gets out, and leaves the modes as they were."""
     before, stopped = model.modes(), False
 
-    def fail(model: nn.Module, parts: Parts, generator: torch.Generator) -> None:
+    def fail(model: nn.Module, parts: Split, generator: torch.Generator) -> None:
         raise KeyError("on purpose")
 
     try:

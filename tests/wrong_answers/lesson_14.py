@@ -1,21 +1,9 @@
 """Plausible wrong answers to the exercises of lesson 14, and what the check must say of them."""
 
-from contextlib import contextmanager
-
 import torch
 
 from course_utils.attacks.crafting import project, random_start
-
-
-@contextmanager
-def evaluating(model):
-    modes = [(layer, layer.training) for layer in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
+from course_utils.defenses.adversarial_poisoning import evaluating
 
 
 def parts_of(images, labels, count, fake):
@@ -114,12 +102,16 @@ def one_step_too_many(objective, base, epsilon, steps, generator):
     return stepped(objective, base, epsilon, steps + 1, start)
 
 
-def training_mode(model, images, labels, simulate, split, generator, recombine=True):
-    parts = split(images, labels, generator)
-    poisons, targets = simulate(model, parts, generator)
+def joined(parts, poisons, targets, recombine):
     if not recombine:
         return poisons, parts.poison_labels
     return torch.cat([poisons, targets]), torch.cat([parts.poison_labels, parts.target_labels])
+
+
+def training_mode(model, images, labels, simulate, split, generator, recombine=True):
+    parts = split(images, labels, generator)
+    poisons, targets = simulate(model, parts, generator)
+    return joined(parts, poisons, targets, recombine)
 
 
 def train_afterwards(model, images, labels, simulate, split, generator, recombine=True):
@@ -127,9 +119,7 @@ def train_afterwards(model, images, labels, simulate, split, generator, recombin
     model.eval()
     poisons, targets = simulate(model, parts, generator)
     model.train()
-    if not recombine:
-        return poisons, parts.poison_labels
-    return torch.cat([poisons, targets]), torch.cat([parts.poison_labels, parts.target_labels])
+    return joined(parts, poisons, targets, recombine)
 
 
 def no_finally(model, images, labels, simulate, split, generator, recombine=True):
@@ -139,9 +129,7 @@ def no_finally(model, images, labels, simulate, split, generator, recombine=True
     poisons, targets = simulate(model, parts, generator)
     for layer, training in modes:
         layer.training = training
-    if not recombine:
-        return poisons, parts.poison_labels
-    return torch.cat([poisons, targets]), torch.cat([parts.poison_labels, parts.target_labels])
+    return joined(parts, poisons, targets, recombine)
 
 
 def fake_labels(model, images, labels, simulate, split, generator, recombine=True):
