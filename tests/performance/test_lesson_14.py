@@ -2,7 +2,6 @@
 
 import pytest
 
-from course_utils.data import balanced, load
 from course_utils.defense import PLAIN
 from course_utils.defenses.adversarial_poisoning import (
     adversarial_poisoning,
@@ -10,9 +9,6 @@ from course_utils.defenses.adversarial_poisoning import (
     matching_simulation,
     patch_simulation,
 )
-from course_utils.models import build
-from course_utils.runtime import one_thread
-from course_utils.training import Recipe, train
 
 BOUND = 64 / 255
 DEFENSES = {
@@ -26,15 +22,6 @@ DEFENSES = {
 
 @pytest.mark.benchmark(group="poisoning training, MLP, 3,000 images, 5 epochs")
 @pytest.mark.parametrize("name", DEFENSES)
-def test_training(benchmark, name):
+def test_training(time_training, name):
     """The ratios to plain training are what the defense costs."""
-    data = balanced(load()[0], 3000, seed=0)
-    model = build("mlp", data.shape, 10)
-    with one_thread():
-        benchmark.pedantic(
-            train,
-            (model, data, Recipe(epochs=5)),
-            {"defense": DEFENSES[name]},
-            rounds=3,
-            warmup_rounds=1,
-        )
+    time_training(DEFENSES[name])
