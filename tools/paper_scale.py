@@ -42,8 +42,9 @@ from course_utils.defense import PLAIN, Defense
 from course_utils.defenses.adversarial_poisoning import adversarial_poisoning, matching_simulation
 from course_utils.defenses.gradient_shaping import batch_shaping, gradient_shaping
 from course_utils.defenses.pgd_training import pgd_training
-from course_utils.models import Classifier, Norm, build, predict
+from course_utils.models import Classifier, Norm, build
 from course_utils.stored import Benchmark, Trial
+from course_utils.studies.lesson_13 import granted
 from course_utils.threat import Poison, Targeted, ThreatModel
 from course_utils.training import Recipe, train
 from course_utils.trials import Rows, compare
@@ -119,7 +120,7 @@ def craft(
     scale: Scale, surrogate: Classifier, data: Data, goal: Targeted, seed: int
 ) -> Poison | None:
     """Poisons from bases drawn at random; None if the surrogate already grants the goal."""
-    if predict(surrogate, goal.image[None]).item() == goal.adversarial_class:
+    if granted([surrogate], goal):
         return None
     rows = candidates(data, goal.adversarial_class, scale.budget)
     generator = torch.Generator().manual_seed(seed)
