@@ -5,6 +5,7 @@ Generated from notebooks/14_adversarial_poisoning.ipynb: edit it there, then run
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -47,7 +48,7 @@ from course_utils.studies.lesson_13 import (
     victims,
 )
 from course_utils.threat import Backdoor, ThreatModel
-from course_utils.training import train
+from course_utils.training import Recipe, train
 
 POISONING, CHEAP = "poisoning training", "cheap poisoning training"
 
@@ -77,17 +78,24 @@ def matching_trial(seed: int) -> list[dict]:
 MATCHING = Study("poisoning_training", "14", matching_trial, range(40))
 
 
-def defended_surrogates(scene: Scene, defense: Defense) -> list[Classifier]:
-    """Surrogates of the same seeds and ages as the scene's, but trained with a defense."""
-    copies = []
+def defended_surrogates(
+    scene: Scene, defense: Defense, recipe: Recipe = RECIPE,
+    numbers: Iterable[int] = range(TRAININGS),
+) -> list[Classifier]:  # fmt: skip
+    """Surrogates of a scene that are trained with a defense: copies at half time and at the end.
+
+    numbers: which trainings; 0 and 1 start from the weights of the scene's own surrogates. A filter
+    among the defenses would act on clean data.
+    """
+    copies, ages = [], (recipe.epochs // 2, recipe.epochs)
 
     def keep(surrogate: Classifier, epoch: int) -> None:
-        if epoch in AGES:
+        if epoch in ages:
             copies.append(copy.deepcopy(surrogate))
 
-    for number in range(TRAININGS):
+    for number in numbers:
         seed = 1000 * (scene.seed + 1) + number
-        train(scene.model, scene.data, RECIPE, seed=seed, defense=defense, after_epoch=keep)
+        train(scene.model, scene.data, recipe, seed=seed, defense=defense, after_epoch=keep)
     return copies
 
 

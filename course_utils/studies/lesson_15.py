@@ -3,8 +3,7 @@
 Generated from notebooks/15_adaptive_attacks.ipynb: edit it there, then run make notebooks.
 """
 
-import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -22,7 +21,6 @@ from course_utils.attacks.feature_collision import bullseye_loss, collision_loss
 from course_utils.attacks.gradient_matching import Objective, alignment_loss, target_gradient
 from course_utils.data import Data
 from course_utils.defense import Defense
-from course_utils.defenses.adversarial_poisoning import adversarial_poisoning, matching_simulation
 from course_utils.defenses.filters import deep_knn, spectral_signatures
 from course_utils.defenses.gradient_shaping import gradient_shaping
 from course_utils.defenses.pgd_training import pgd_training
@@ -34,29 +32,9 @@ from course_utils.studies.lesson_04 import BULLSEYE, EPSILON, HEAD, Transfer, dr
 from course_utils.studies.lesson_05 import RECIPE, TRAININGS, Scene, best_bases, craft, draw_scene
 from course_utils.studies.lesson_11 import Case, removal
 from course_utils.studies.lesson_13 import granted
+from course_utils.studies.lesson_14 import CHEAP, CHEAP96, defended_surrogates
 from course_utils.threat import Poison, Targeted, ThreatModel
 from course_utils.training import Recipe, train
-
-
-def defended_surrogates(
-    scene: Scene, defense: Defense, recipe: Recipe = RECIPE,
-    numbers: Iterable[int] = range(TRAININGS),
-) -> list[Classifier]:  # fmt: skip
-    """Surrogates of a scene that are trained with a defense: copies at half time and at the end.
-
-    numbers: which trainings. 0 and 1 start from the weights of the scene's own surrogates; crafting
-    uses them, and leaves 2 for the check. A filter among the defenses would act on clean data.
-    """
-    copies, ages = [], (recipe.epochs // 2, recipe.epochs)
-
-    def keep(surrogate: Classifier, epoch: int) -> None:
-        if epoch in ages:
-            copies.append(copy.deepcopy(surrogate))
-
-    for number in numbers:
-        seed = 1000 * (scene.seed + 1) + number
-        train(scene.model, scene.data, recipe, seed=seed, defense=defense, after_epoch=keep)
-    return copies
 
 
 def held_out(scene: Scene, defense: Defense, recipe: Recipe = RECIPE) -> Classifier:
@@ -258,9 +236,7 @@ HIDDEN = Study("adaptive_filters_matching", "15", hidden_trial, range(20))
 
 
 POISONING = "poisoning training"
-POISONED = rewriting(
-    adversarial_poisoning(matching_simulation(96 / 255, 2, last=2)), RECIPE, constant=True
-)
+POISONED = rewriting(CHEAP96[CHEAP, "96/255"], RECIPE, constant=True)
 
 
 def poisoning_trial(seed: int) -> list[dict]:
