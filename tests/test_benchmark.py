@@ -163,15 +163,6 @@ def test_one_job_two_jobs_threads_and_a_cluster_give_the_same_rows(tmp_path):
 # The command
 
 
-def test_a_scale_without_a_benchmark_says_so(monkeypatch):
-    monkeypatch.setitem(tools.benchmark.PLACES, "laptop", "course_utils.studies.lesson_of_nobody")
-    with pytest.raises(StudyError, match=r"no laptop benchmark: .*lesson_of_nobody does not exist"):
-        tools.benchmark.benchmark("laptop")
-    monkeypatch.setattr(sys, "argv", ["benchmark"])
-    with pytest.raises(SystemExit, match="no laptop benchmark"):
-        tools.benchmark.main()
-
-
 def test_an_unknown_scale_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmark", "--scale", "huge"])
     with pytest.raises(SystemExit):
@@ -198,7 +189,6 @@ def test_make_passes_the_scale_and_the_jobs_on(tmp_path):
 
 
 def test_the_stored_laptop_benchmark_is_fresh_and_complete():
-    pytest.importorskip("course_utils.studies.lesson_16")
     benchmark = tools.benchmark.benchmark("laptop")
     frame = load_study(benchmark)
     units = frame[["attack", "trial"]].drop_duplicates().itertuples(index=False, name=None)
