@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,11 +18,12 @@ from course_utils import journal
 from course_utils.code_hash import code_hash
 from course_utils.journal import StudyError
 from course_utils.runtime import package_versions
+from course_utils.settings import MLP, Setting
 from course_utils.trials import Rows, as_finished, check_seeds, one_trial
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
 
-Trial = Callable[[int], Rows]
+Trial = Callable[[int, Setting], Rows]
 Key = tuple[str | int, ...]  # names one trial: its seed; in a benchmark, its attack and its seed
 
 
@@ -30,20 +32,22 @@ class Study:
     """An experiment that is too long to run live: its trials are stored in data/results.
 
     name: the name of the files. lesson: the lesson that shows it, as "05".
-    trial: what one trial does. seeds: the trials, fixed beforehand; none was tuned on.
+    trial: what one trial does in a setting. seeds: the trials, fixed beforehand; none was tuned on.
     """
 
     name: str
     lesson: str
     trial: Trial
     seeds: Sequence[int]
+    setting: Setting = MLP
 
     columns = ("trial",)
 
     @property
     def units(self) -> dict[Key, Trial]:
         """The trials in the order of their rows, each with its key."""
-        return {(seed,): self.trial for seed in check_seeds(self.seeds)}
+        run = partial(self.trial, setting=self.setting)
+        return {(seed,): run for seed in check_seeds(self.seeds)}
 
     @property
     def code(self) -> str:
@@ -65,8 +69,8 @@ class Study:
 class Benchmark:
     """Several attacks on the same trials. Each attack has a trial of its own for every seed.
 
-    name: the name of the files. trials: what one trial of each attack does. seeds: fixed
-    beforehand; none was tuned on. scale: the SCALE of `make benchmark` that runs it.
+    name: the name of the files. trials: what one trial of each attack does in a setting. seeds:
+    fixed beforehand; none was tuned on. scale: the SCALE of `make benchmark` that runs it.
 
     The trials run seed by seed, so that an unfinished benchmark has about as many of each attack.
     """
@@ -75,6 +79,7 @@ class Benchmark:
     trials: Mapping[str, Trial]
     seeds: Sequence[int]
     scale: str = "laptop"
+    setting: Setting = MLP
 
     columns = ("attack", "trial")
 
@@ -84,7 +89,8 @@ class Benchmark:
         if not self.trials:
             raise ValueError(f"The benchmark {self.name} has no attack: give at least one trial.")
         seeds = check_seeds(self.seeds)
-        return {(attack, seed): run for seed in seeds for attack, run in self.trials.items()}
+        runs = {name: partial(run, setting=self.setting) for name, run in self.trials.items()}
+        return {(attack, seed): run for seed in seeds for attack, run in runs.items()}
 
     @property
     def code(self) -> dict[str, str]:

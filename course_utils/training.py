@@ -82,7 +82,7 @@ def train(
             f"The model has {model.head.out_features} classes, the data {len(data.classes)}."
         )
     if defense.keep is not None:
-        data = filtered(model, data, recipe, scenario, defense, seed)
+        data = data[filter_mask(model, data, recipe, scenario, defense, seed)]
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(seed)
         victim = start(model, scenario).to(data.x.device)
@@ -187,15 +187,18 @@ def make_optimizer(
     return sgd, cycle
 
 
-def filtered(
+def filter_mask(
     model: Classifier,
     data: Data,
     recipe: Recipe,
     scenario: Scenario,
     defense: Defense,
     seed: int,
-) -> Data:
-    """The rows of the data that the defense keeps."""
+) -> Tensor:
+    """Which rows of the data the defense keeps: a boolean mask.
+
+    Raises TrainingError if it is no such mask, or keeps no image.
+    """
 
     def fit(part: Data) -> Classifier:
         return train(model, part, recipe, scenario=scenario, seed=seed)
@@ -210,7 +213,7 @@ def filtered(
         )
     if not mask.any():
         raise TrainingError(f"Defense {defense.name!r} keeps no image: loosen its limit.")
-    return data[mask]
+    return mask
 
 
 def check_finite(parameters: list[nn.Parameter], epoch: int, recipe: Recipe) -> None:

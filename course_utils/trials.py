@@ -4,10 +4,13 @@ A trial is one draw of the goal, the data, the surrogates and the victim's first
 conditions of an experiment share the same trials, so they are compared in pairs.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import joblib
@@ -17,10 +20,10 @@ from tqdm.auto import tqdm
 
 from course_utils.data import Data
 from course_utils.defense import PLAIN, Defense
-from course_utils.models import Classifier
+from course_utils.models import Classifier, predict
 from course_utils.runtime import one_thread
 from course_utils.threat import Goal, Poison
-from course_utils.training import Recipe, Scenario, train
+from course_utils.training import Recipe, Scenario, filter_mask, train
 
 Rows = list[dict]
 
@@ -89,38 +92,120 @@ def one_trial(
         return [dict(zip(columns, key, strict=True)) | row for row in trial(key[-1])]
 
 
-def compare(
-    poisons: Mapping[str, Poison | None],
-    *,
-    goal: Goal,
-    data: Data,
-    test: Data,
-    model: Classifier,
-    recipe: Recipe,
-    seed: int,
-    scenario: Scenario = "scratch",
-    defenses: Sequence[Defense] = (PLAIN,),
-) -> Rows:
-    """Train one victim for every condition and defense, all from the same seed, and measure it.
+@dataclass(frozen=True)
+class Victim:
+    """A defense with its recipe: tuned shaping, or a lower learning rate without any defense."""
 
-    poisons: the poison of each condition, None for the clean data (see `with_controls`).
-    Returns a row for each condition and defense: what the goal measures, and the seconds.
+    defense: Defense
+    recipe: Recipe
+
+
+Craft = Callable[[Victim], Poison | None]
+Measure = Callable[[Classifier, Poison | None], dict]
+Look = Callable[[Classifier, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One attack in its setting: all that a trial fixes before any victim trains.
+
+    data: the clean training data. recipe: how a victim trains that nobody defends. craft: the
+    attack, written against the victim that it expects; it sees no test data, and gives None where
+    nothing is left to do since its surrogates already grant the goal. scenario, seed: of all
+    victims of the trial, so that they start from the same weights and differ in nothing else.
     """
+
+    data: Data
+    goal: Goal
+    test: Data
+    model: Classifier
+    recipe: Recipe
+    seed: int
+    craft: Craft
+    scenario: Scenario = "scratch"
+
+    @property
+    def plain(self) -> Victim:
+        """The victim that nobody defends."""
+        return Victim(PLAIN, self.recipe)
+
+    @cached_property
+    def oblivious(self) -> Poison | None:
+        """The poison of an attacker who expects the plain victim; crafted once."""
+        return self.craft(self.plain)
+
+    @cached_property
+    def noise(self) -> Poison | None:
+        """The control: noise of the same size as the oblivious poison, on the same images."""
+        if self.oblivious is None:
+            return None
+        generator = torch.Generator(self.data.x.device).manual_seed(self.seed)
+        return self.oblivious.noise_control(self.data, generator)
+
+    @property
+    def with_controls(self) -> dict[str, Poison | None]:
+        """The attackers of `compare`: the oblivious one beside clean data and noise."""
+        return {"clean": None, "noise": self.noise, "attack": self.oblivious}
+
+    def train(self, victim: Victim, data: Data, after_epoch: Look | None = None) -> Classifier:
+        """This victim, trained on this data."""
+        options = dict(scenario=self.scenario, defense=victim.defense, seed=self.seed)
+        return train(self.model, data, victim.recipe, after_epoch=after_epoch, **options)
+
+
+def compare(
+    case: Case,
+    attackers: Mapping[str, Poison | Craft | None],
+    victims: Mapping[str, Victim] | None = None,
+    also: Measure | None = None,
+    after_epoch: Look | None = None,
+) -> Rows:
+    """Train every victim under every attacker, all from the same first weights; a row for each.
+
+    attackers: by name, a ready poison; None for the clean data; or `case.craft` for an attacker who
+    knows the victim, and crafts against each anew. victims: by name; only the plain one by default.
+    also: what else to measure on a trained victim and the poison it has met. after_epoch: see
+    `train`; for measurements along the way.
+    A row holds what the goal measures, `fitted`, the share of the poisons that the victim
+    classifies as labelled (NaN without poison), and `seconds` of the processor for the training;
+    where a victim filters its data also the numbers of poisons and of clean images removed.
+    """
+    victims = {"plain": case.plain} if victims is None else victims
     rows = []
-    for condition, poison in poisons.items():
-        seen = data if poison is None else poison.apply(data)
-        for defense in defenses:
-            begin = time.perf_counter()
-            victim = train(model, seen, recipe, scenario=scenario, defense=defense, seed=seed)
-            seconds = time.perf_counter() - begin
-            measured = goal.measure(victim, test)
-            rows.append(
-                {"condition": condition, "defense": defense.name, **measured, "seconds": seconds}
-            )
+    for attacker, attack in attackers.items():
+        for name, victim in victims.items():
+            poison = attack(victim) if callable(attack) else attack
+            model, found = face(case, victim, poison, after_epoch)
+            extra = {} if also is None else also(model, poison)
+            rows.append({"attacker": attacker, "victim": name, **found, **extra})
     return rows
 
 
-def with_controls(poison: Poison, data: Data, seed: int) -> dict[str, Poison | None]:
-    """The attack beside its controls: clean data, and noise of the same size on the same images."""
-    generator = torch.Generator(data.x.device).manual_seed(seed)
-    return {"clean": None, "noise": poison.noise_control(data, generator), "attack": poison}
+def face(
+    case: Case, victim: Victim, poison: Poison | None, after_epoch: Look | None
+) -> tuple[Classifier, dict]:
+    """Train one victim on the data that this poison leaves it with, and measure it."""
+    seen = case.data if poison is None else poison.apply(case.data)
+    begin, removed = time.process_time(), {}
+    if victim.defense.keep is None:
+        model = case.train(victim, seen, after_epoch)
+    else:
+        given = (case.model, seen, victim.recipe, case.scenario, victim.defense, case.seed)
+        kept = filter_mask(*given)
+        unfiltered = replace(victim, defense=replace(victim.defense, keep=None))
+        model = case.train(unfiltered, seen[kept], after_epoch)
+        bad = torch.zeros_like(kept) if poison is None else poison.mask(case.data)
+        removed = {
+            "poisons removed": int((bad & ~kept).sum()),
+            "clean removed": int((~bad & ~kept).sum()),
+        }
+    seconds = time.process_time() - begin
+    measured = {**case.goal.measure(model, case.test), "fitted": fitted(model, poison)}
+    return model, {**measured, **removed, "seconds": seconds}
+
+
+def fitted(model: Classifier, poison: Poison | None) -> float:
+    """The share of the poisons that a model classifies as they are labelled; NaN without any."""
+    if poison is None:
+        return math.nan
+    return (predict(model, poison.images) == poison.labels).float().mean().item()

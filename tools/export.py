@@ -1,6 +1,6 @@
 """Copy the code that lessons teach to course_utils: python -m tools.export [--check].
 
-A code cell whose first line is `#| export attacks.NAME` (or defenses, or studies) is copied to
+A code cell whose first line is `#| export attacks.NAME` (or defenses, cases, studies) is copied to
 course_utils/attacks/NAME.py. A lesson may feed several modules; a module has one lesson. A module
 gets the imports of its lesson that it uses, wherever they stand there, and imports what it takes
 from the lesson's other modules.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tools.lessons import ROOT, code_cells, differences, lesson_files, read, ruff, title, write
 
-PACKAGES = ("attacks", "defenses", "studies")
+PACKAGES = ("attacks", "defenses", "cases", "studies")
 LINE = re.compile(rf"#\| export (({'|'.join(PACKAGES)})\.[a-z][a-z0-9_]*)")
 DOCSTRING = '''"""Built in lesson {number}, {title}.
 

@@ -1,0 +1,38 @@
+"""Where a trial runs: a network, how it trains, how much data, and the strengths tuned for these.
+
+A study runs in another setting by changing one word. The cases of `course_utils.cases` and the
+victims that face them take a setting; what a lesson says of them holds in the setting it names.
+"""
+
+from dataclasses import dataclass, replace
+
+from course_utils.training import Recipe
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A network with its recipe, and the size of everything that is counted.
+
+    network: the name of a model, for `models.build`. recipe: how victims train from scratch.
+    share: the part of the full size that images, poisons, epochs and steps have.
+    """
+
+    name: str
+    network: str
+    recipe: Recipe
+    share: float = 1.0
+
+    def scaled(self, count: int) -> int:
+        """As many images, poisons, epochs or steps as this setting has for `count` at full size."""
+        return max(1, round(self.share * count))
+
+    def shortened(self, recipe: Recipe) -> Recipe:
+        """A recipe with the epochs that this setting has for it."""
+        return replace(recipe, epochs=self.scaled(recipe.epochs))
+
+
+MLP = Setting("MLP", "mlp", Recipe(epochs=20, batch_size=100, lr=0.05))
+"""Two hidden layers of 256 units on 3,000 images: the setting of the lessons."""
+
+TINY = Setting("TINY", "mlp", Recipe(epochs=2, batch_size=100, lr=0.05), share=0.1)
+"""A tenth of the lessons' setting: seconds for a trial. For tests and `make verify`, not claims."""
