@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 LESSON ?=
+ALL ?=
 SCALE ?= laptop
 JOBS ?=
 TORCH_INDEX ?=
@@ -13,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 ONE_LESSON := $(if $(LESSON),--lesson $(LESSON))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks results benchmark bench site browser
+.PHONY: help lab test lint notebooks results verify benchmark bench site browser
 
 # A backend named in the environment would keep the figures out of the notebooks.
 unexport MPLBACKEND
@@ -24,7 +25,8 @@ help: ## List the commands
 	@echo
 	@echo "Each command first installs what it needs into $(VENV), once. Variables:"
 	@echo "  PYTHON=python3.12    the Python to install with, 3.11 or newer (now: $(PYTHON))"
-	@echo "  LESSON=05            one lesson only: notebooks, results"
+	@echo "  LESSON=05            one lesson only: notebooks, results, verify"
+	@echo "  ALL=1                verify: also the studies whose code has not changed"
 	@echo "  SCALE=paper          benchmark at the papers' size: CIFAR-10, for a GPU (default: laptop)"
 	@echo "  JOBS=2               trials at the same time: results and benchmark (default: one a"
 	@echo "                       core; benchmark SCALE=paper: one)"
@@ -50,6 +52,9 @@ notebooks: $(INSTALLED) ## Run the lessons again and store their outputs, export
 
 results: $(INSTALLED) ## Run the stored studies again (hours; LESSON=05 for one)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.results $(ONE_LESSON) $(if $(JOBS),--jobs $(JOBS))
+
+verify: $(INSTALLED) ## Does changed code still give the stored rows? Old beside new, in minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.verify $(ONE_LESSON) $(if $(ALL),--all) $(if $(JOBS),--jobs $(JOBS))
 
 benchmark: $(INSTALLED) ## Run every attack against every defense (hours; a second call goes on)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.benchmark --scale $(SCALE) $(if $(JOBS),--jobs $(JOBS))

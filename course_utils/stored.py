@@ -5,6 +5,7 @@ import io
 import json
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 
 from course_utils import journal
 from course_utils.code_hash import code_hash
@@ -25,6 +27,12 @@ RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
 
 Trial = Callable[[int, Setting], Rows]
 Key = tuple[str | int, ...]  # names one trial: its seed; in a benchmark, its attack and its seed
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for a name that would write outside the folder of the results."""
+    if not name or set(name) & set("/\\:") or name.startswith("."):
+        raise ValueError(f"{name!r} cannot name the files of a study: use letters, digits and '_'.")
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,9 @@ class Study:
 
     columns = ("trial",)
 
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
     @property
     def units(self) -> dict[Key, Trial]:
         """The trials in the order of their rows, each with its key."""
@@ -57,7 +68,7 @@ class Study:
     @property
     def origin(self) -> dict[str, str]:
         """What the manifest says of where it belongs."""
-        return {"lesson": self.lesson}
+        return {"lesson": self.lesson, "setting": self.setting.name}
 
     @property
     def command(self) -> str:
@@ -83,6 +94,9 @@ class Benchmark:
 
     columns = ("attack", "trial")
 
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
     @property
     def units(self) -> dict[Key, Trial]:
         """The trials in the order of their rows, each with its key."""
@@ -93,14 +107,14 @@ class Benchmark:
         return {(attack, seed): run for seed in seeds for attack, run in runs.items()}
 
     @property
-    def code(self) -> dict[str, str]:
-        """For each attack, the hash of the code that its trials reach."""
-        return {attack: code_hash(trial) for attack, trial in self.trials.items()}
+    def code(self) -> str:
+        """The hash of the code that the trials of all attacks reach."""
+        return "-".join(sorted({code_hash(trial) for trial in self.trials.values()}))
 
     @property
     def origin(self) -> dict[str, str]:
         """What the manifest says of where it belongs."""
-        return {"scale": self.scale}
+        return {"scale": self.scale, "setting": self.setting.name}
 
     @property
     def command(self) -> str:
@@ -116,22 +130,28 @@ def run_study(
     Every trial that ends is written to a journal (NAME.journal). A run that was cut off goes on
     from there, however it ended; the journal goes when the study is stored. `jobs`: see
     `run_trials`. The rows come in the order of the trials, whichever ended first.
-    Raises StudyError if the journal is damaged, or was begun with other code, seeds or versions.
+    Raises StudyError if another run of this study is at work, the folder cannot be written, or the
+    journal is damaged, or was begun with other code, seeds or versions.
     """
     units, path = study.units, folder / f"{study.name}.journal"
-    header = _header(study)  # with the hash of the code that runs, whatever is edited meanwhile
-    done = {tuple(entry["unit"]): entry for entry in journal.resume(path, header)}
-    left = [key for key in units if key not in done]
-    tasks = [(units[key], key, study.columns) for key in left]
-    folder.mkdir(parents=True, exist_ok=True)
-    begin = time.perf_counter()
-    for number, result in as_finished(_run_unit, tasks, jobs, before=len(done)):
-        now = time.perf_counter()
-        entry = {"unit": left[number], "seconds": now - begin, **result}
-        done[left[number]] = journal.append(path, header, entry)
-        begin = now
-    frame = _store(study, header, [done[key] for key in units], folder)
-    path.unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{study.name}.lock", timeout=0):
+            header = _header(study)  # with the code that runs, whatever is edited meanwhile
+            done = {tuple(entry["unit"]): entry for entry in journal.resume(path, header)}
+            left = [key for key in units if key not in done]
+            tasks = [(units[key], key, study.columns) for key in left]
+            for number, result in as_finished(_run_unit, tasks, jobs, before=len(done)):
+                entry = {"unit": left[number], **result}
+                done[left[number]] = journal.append(path, header, entry)
+            frame = _store(study, header, [done[key] for key in units], folder)
+            path.unlink(missing_ok=True)
+    except Timeout as error:
+        raise StudyError(
+            f"Another run of {study.name} is at work in {folder}: wait for it, or end it first."
+        ) from error
+    except PermissionError as error:
+        raise StudyError(f"{folder} cannot be written: {error}. Nothing was run.") from error
     return frame
 
 
@@ -146,29 +166,77 @@ def _store(
         **study.origin,
         "seeds": header["seeds"],
         "columns": list(frame.columns),
+        "texts": texts_of(frame),
         "rows": len(frame),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "code": header["code"],
+        "commit": header["commit"],
         "versions": header["versions"],
         "machine": "; ".join(sorted({entry["machine"] for entry in entries})),
         "date": time.strftime("%Y-%m-%d"),
         "minutes": round(sum(entry["seconds"] for entry in entries) / 60, 1),
     }
-    _write(folder / f"{study.name}.csv", text)
-    _write(folder / f"{study.name}.json", json.dumps(manifest, indent=1) + "\n")
+    sealed = sealed_manifest(manifest)  # before anything is replaced: what fails leaves both files
+    write(folder / f"{study.name}.csv", text)
+    write(folder / f"{study.name}.json", sealed)
     return frame
 
 
+def texts_of(frame: pd.DataFrame) -> list[str]:
+    """The columns that hold texts. Raises TypeError for one that a CSV could not give back."""
+    found = []
+    for name, values in frame.items():
+        given = values.dropna()
+        is_text = given.map(lambda value: isinstance(value, str))
+        if not is_text.any():
+            continue
+        if not is_text.all() or (given == "").any():
+            raise TypeError(
+                f"The column {name!r} mixes texts with other values, or holds an empty text: "
+                "a stored row could not be told from another. Use one kind of value."
+            )
+        found.append(name)
+    return found
+
+
+def sealed_manifest(manifest: dict) -> str:
+    """The text of a manifest, with a checksum of its own: what is edited by hand is found out."""
+    plain = {name: value for name, value in manifest.items() if name != "seal"}
+    return json.dumps({**plain, "seal": journal.checksum(json.dumps(plain))}, indent=1) + "\n"
+
+
 def _run_unit(trial: Trial, key: Key, columns: Sequence[str]) -> dict:
-    """The rows of one trial, and the machine that it ran on."""
-    return {"machine": machine(), "rows": one_trial(trial, key, columns)}
+    """The rows of one trial, the machine that it ran on, and its processor seconds."""
+    begin = time.process_time()
+    rows = one_trial(trial, key, columns)
+    return {"machine": machine(), "seconds": time.process_time() - begin, "rows": rows}
 
 
 def _header(study: Study | Benchmark) -> dict:
     """What all the trials of a journal have in common."""
-    versions = {"python": platform.python_version(), **package_versions()}
-    seeds = list(study.seeds)
-    return {"study": study.name, "seeds": seeds, "code": study.code, "versions": versions}
+    return {
+        "study": study.name,
+        "seeds": [journal.plain(seed) if hasattr(seed, "item") else seed for seed in study.seeds],
+        "setting": study.setting.name,
+        "code": study.code,
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **package_versions()},
+    }
+
+
+def commit() -> str | None:
+    """The commit whose code this is, or None: no git, or code that differs from what it holds."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        changed = _git(root, "status", "--porcelain", "--", "course_utils")
+        return None if changed else _git(root, "rev-parse", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(root: Path, *command: str) -> str:
+    run = ["git", "-C", str(root), *command]
+    return subprocess.run(run, capture_output=True, check=True, text=True).stdout.strip()
 
 
 def load_unfinished(study: Study | Benchmark, folder: Path = RESULTS) -> pd.DataFrame:
@@ -185,11 +253,11 @@ def load_unfinished(study: Study | Benchmark, folder: Path = RESULTS) -> pd.Data
 
 
 def load_study(study: Study | Benchmark, folder: Path = RESULTS) -> pd.DataFrame:
-    """The stored frame of a study.
+    """The stored frame of a study, with the texts and kinds of number that `run_study` gave.
 
-    Raises StudyError if it is missing, unfinished, damaged, or stale: made by other code or other
-    seeds. Code that was typed into a notebook is not compared: it may hold a reader's own
-    solutions.
+    Raises StudyError if it is missing, unfinished, damaged, of other seeds, or its code has changed
+    since it was made or verified. Code that was typed into a notebook is not compared: it may hold
+    a reader's own solutions.
     """
     manifest = load_manifest(study, folder)
     # As text, so that line ends changed by git on Windows do not count as damage.
@@ -199,30 +267,43 @@ def load_study(study: Study | Benchmark, folder: Path = RESULTS) -> pd.DataFrame
             f"{study.name}.csv differs from what its manifest promises: it was edited or cut "
             f"short. Restore it with `git checkout -- data/results`, or run `{study.command}`."
         )
-    if manifest["seeds"] != list(study.seeds):
-        raise StudyError(f"The stored study {study.name} has other seeds. Run `{study.command}`.")
-    trials = study.units.values()
+    if manifest["study"] != study.name or manifest["seeds"] != list(study.seeds):
+        raise StudyError(
+            f"The stored study {study.name} has other seeds or another name. Run `{study.command}`."
+        )
+    trials = [run.func for run in study.units.values()]
     in_a_notebook = any(getattr(trial, "__module__", None) == "__main__" for trial in trials)
     if not in_a_notebook and manifest["code"] != study.code:
         raise StudyError(
-            f"The stored study {study.name} is stale: the code it depends on has changed since. "
-            f"Run `{study.command}`."
+            f"The code of the stored study {study.name} has changed. If it should give the same "
+            f"rows, commit it and run `make verify`; if not, run `{study.command}`."
         )
-    return pd.read_csv(io.StringIO(text))
+    texts = dict.fromkeys(manifest["texts"], str)
+    empty = {name: [""] for name in manifest["columns"]}
+    frame = pd.read_csv(io.StringIO(text), dtype=texts, keep_default_na=False, na_values=empty)
+    if list(frame.columns) != manifest["columns"] or len(frame) != manifest["rows"]:
+        raise StudyError(
+            f"{study.name}.csv has other rows or columns than its manifest says. "
+            f"Restore both with `git checkout -- data/results`, or run `{study.command}`."
+        )
+    return frame
 
 
 def load_manifest(study: Study | Benchmark, folder: Path = RESULTS) -> dict:
     """The manifest of a stored study.
 
-    Raises StudyError if the study is unfinished, or a file is missing or unreadable.
+    Raises StudyError if the study is unfinished, or a file is missing, unreadable or was edited.
     """
     for ending in ("csv", "json"):
         if not (folder / f"{study.name}.{ending}").is_file():
             raise StudyError(_what_is_missing(study, ending, folder))
     try:
-        manifest = json.loads((folder / f"{study.name}.json").read_text())
-        return {key: manifest[key] for key in ("seeds", "sha256", "code", "versions", "machine")}
-    except (ValueError, KeyError, TypeError) as error:
+        text = (folder / f"{study.name}.json").read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        if sealed_manifest(manifest) != text:
+            raise ValueError("it was edited by hand: only run_study and make verify write it")
+        return manifest
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StudyError(
             f"The manifest {study.name}.json cannot be read ({error}). "
             f"Restore it with `git checkout -- data/results`, or run `{study.command}`."
@@ -253,7 +334,7 @@ def machine() -> str:
     return f"{processor}, {os.cpu_count()} cores{gpu}"
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     part = path.with_suffix(path.suffix + ".part")
     part.write_text(text, encoding="utf-8", newline="\n")
     os.replace(part, path)

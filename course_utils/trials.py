@@ -87,9 +87,15 @@ def alone() -> Iterator[None]:
 def one_trial(
     trial: Callable[[int], Rows], key: tuple[str | int, ...], columns: Sequence[str] = ("trial",)
 ) -> Rows:
-    """The rows of one trial, each with the key of the trial, whose last part is the seed."""
+    """The rows of one trial, each with the key of the trial, whose last part is the seed.
+
+    Raises ValueError if a row already has a column of that name.
+    """
     with alone():
-        return [dict(zip(columns, key, strict=True)) | row for row in trial(key[-1])]
+        rows = trial(key[-1])
+    if taken := [name for row in rows for name in columns if name in row]:
+        raise ValueError(f"A row has a column {taken[0]!r} of its own: the trial's key goes there.")
+    return [dict(zip(columns, key, strict=True)) | row for row in rows]
 
 
 @dataclass(frozen=True)

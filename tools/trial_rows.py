@@ -1,0 +1,55 @@
+"""Run the first trials of studies and write their rows: what `make verify` runs in both trees.
+
+This one file runs in the tree that it is started in, which may be older than it: it asks for
+nothing that a tree of the course has not always had. Arguments: a file to write to, how many
+trials, "tiny" or "full", and the names of the studies.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+import traceback
+
+from course_utils.stored import Benchmark, Study
+from course_utils.trials import one_trial
+from tools.benchmark import benchmark
+from tools.results import studies
+
+
+def shortened(study: Study | Benchmark, trials: int, size: str) -> Study | Benchmark:
+    """The first trials of a study, in a tenth of its setting or in the whole of it."""
+    fields = {"seeds": list(study.seeds)[:trials]}
+    if size == "tiny":
+        fields["setting"] = study.setting.tiny
+    return dataclasses.replace(study, **fields)
+
+
+def rows_of(study: Study | Benchmark) -> dict:
+    """The rows of all trials and their processor seconds, or the error that ended them."""
+    begin = time.process_time()
+    try:
+        units = study.units.items()
+        rows = [row for key, run in units for row in one_trial(run, key, study.columns)]
+        found = {"rows": json.loads(json.dumps(rows, default=lambda number: number.item()))}
+    except Exception:
+        found = {"error": traceback.format_exc()}
+    return {**found, "seconds": time.process_time() - begin}
+
+
+def main() -> None:
+    """Write one line for each study, as soon as it is done."""
+    path, trials, size, *names = sys.argv[1:]
+    known = {study.name: study for study in [*studies(), benchmark("laptop")]}
+    with open(path, "a", encoding="utf-8") as file:
+        for name in names:
+            found = {"error": f"There is no study {name} in this tree."}
+            if name in known:
+                code = known[name].code
+                found = rows_of(shortened(known[name], int(trials), size)) | {"code": code}
+            file.write(json.dumps({"study": name, **found}) + "\n")
+            file.flush()
+
+
+if __name__ == "__main__":
+    main()
