@@ -50,7 +50,7 @@ def train_extractor(
     """A model trained on 4,000 of the images: its features can be frozen, its head refitted."""
     part = balanced(images, setting.scaled(4000), seed)
     model = build(setting.network, part.shape, len(part.classes))
-    return train(model, part, setting.shortened(EXTRACTOR), seed=seed, defense=defense)
+    return train(model, part, EXTRACTOR, seed=seed, defense=defense)
 
 
 def draw_transfer(
@@ -65,8 +65,7 @@ def draw_transfer(
     rows = torch.randperm(len(train_all), generator=generator).to(device)
     data = balanced(train_all[rows[:2000]], setting.scaled(500), seed)
     extractor = train_extractor(train_all[rows[2000:7000]], seed, setting)
-    head = setting.shortened(HEAD)
-    surrogate = train(extractor, data, head, scenario="transfer", seed=10_000 + seed)
+    surrogate = train(extractor, data, HEAD, scenario="transfer", seed=10_000 + seed)
     others, rows = train_all[rows[7000:]], torch.randperm(len(test_all), generator=generator)
     held_out, test = test_all[rows[:1000].to(device)], test_all[rows[1000:].to(device)]
     goal = draw_goal([extractor, surrogate], held_out, seed, near)

@@ -30,7 +30,7 @@ from course_utils.models import Classifier
 from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
 from course_utils.threat import Poison, ThreatModel
-from course_utils.trials import Case, Rows, compare
+from course_utils.trials import Case, Rows, columns, compare
 
 
 def attacks(setting: Setting) -> dict[str, Callable]:
@@ -66,20 +66,17 @@ def craft(
 
 
 def measure(case: Case, poisons: Mapping[str, Poison | None], **labels: object) -> Rows:
-    """One victim for each poison, and the distances of the poisons in the model's features."""
+    """One victim for each poison; the distances are in the features that it starts from."""
 
-    def near(model: Classifier, poison: Poison | None) -> dict[str, float]:
-        if poison is None:
-            return {"budget": 0, "mean": math.nan, "each": math.nan}
-        return {"budget": len(poison), **distances(model, poison, case.data, case.goal)}
+    def near(victim: Classifier, poison: Poison | None) -> dict:
+        found = {"scenario": case.scenario, "budget": 0, "mean": math.nan, "each": math.nan}
+        if poison is not None:
+            found |= {"budget": len(poison), **distances(case.model, poison, case.data, case.goal)}
+        return found | labels
 
-    rows = []
-    for row in compare(case, poisons, also=near):
-        names = {"condition": row["attacker"], "defense": row["victim"]}
-        columns = ("accuracy", "success", "seconds", "scenario", "budget", "mean", "each")
-        values = row | {"scenario": case.scenario}
-        rows.append({**names, **{column: values[column] for column in columns}, **labels})
-    return rows
+    names = ("accuracy", "success", "seconds", "scenario", "budget", "mean", "each", *labels)
+    rows = compare(case, poisons, also=near)
+    return columns(rows, *names, condition="attacker", defense="victim")
 
 
 OTHERS = ("watermark", "Poison Frogs, no bound", "Bullseye Polytope, no bound")
