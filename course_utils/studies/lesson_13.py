@@ -17,7 +17,8 @@ def matching_trial(seed: int, setting: Setting) -> Rows:
     recipe, shared = setting.recipe, undefended(setting.recipe)
     many = shared | pgd_trained(recipe, 8, 16, 32) | ladder("sign noise", sign_noise, [64], recipe)
     few = shared | pgd_trained(recipe, 8, 16)
-    cases = {budget: from_scratch.matching(seed, setting, budget) for budget in (150, 60)}
+    scene = from_scratch.draw_scene(seed, setting=setting)
+    cases = {n: from_scratch.matching(seed, setting, n, scene=scene) for n in (150, 60)}
     rows = compare(cases[150], {"none": None}, pgd_trained(recipe, 16))
     for budget, victims in ((150, many), (60, few)):
         attackers = {f"{budget} poisons": cases[budget].oblivious}
