@@ -178,7 +178,7 @@ def metapoison(
 
     base: the rows to poison. steps: of crafting. Source: Huang and others (arXiv 2004.00225).
     """
-    check_surrogates(surrogates, data, goal)
+    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     if base is None:
         base = largest_gradients(surrogates, data, goal, threat)
     generator = torch.Generator(data.x.device).manual_seed(seed)
