@@ -27,8 +27,9 @@ class Setting:
         return max(1, round(self.share * count))
 
     def shortened(self, recipe: Recipe) -> Recipe:
-        """A recipe with the epochs that this setting has for it."""
-        return replace(recipe, epochs=self.scaled(recipe.epochs))
+        """A recipe with the epochs that this setting has for it, and as many steps in each."""
+        size = self.scaled(recipe.batch_size)
+        return replace(recipe, epochs=self.scaled(recipe.epochs), batch_size=size)
 
     @property
     def tiny(self) -> "Setting":
@@ -36,9 +37,8 @@ class Setting:
 
         `make verify` compares old and new code in it.
         """
-        share = self.share / 10
-        recipe = replace(self.recipe, epochs=max(1, round(self.recipe.epochs / 10)))
-        return replace(self, name=f"tiny {self.name}", recipe=recipe, share=share)
+        tiny = replace(self, name=f"tiny {self.name}", share=self.share / 10)
+        return replace(tiny, recipe=tiny.shortened(self.recipe))
 
 
 MLP = Setting("MLP", "mlp", Recipe(epochs=20, batch_size=100, lr=0.05))
