@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from course_utils.training import Recipe
 
+FEWEST_EPOCHS = 4
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -27,9 +29,12 @@ class Setting:
         return max(1, round(self.share * count))
 
     def shortened(self, recipe: Recipe) -> Recipe:
-        """A recipe with the epochs that this setting has for it, and as many steps in each."""
-        size = self.scaled(recipe.batch_size)
-        return replace(recipe, epochs=self.scaled(recipe.epochs), batch_size=size)
+        """A recipe with the epochs that this setting has for it, and as many steps in each.
+
+        At least FEWEST_EPOCHS of them: a target needs surrogates that have learnt something.
+        """
+        epochs = max(self.scaled(recipe.epochs), min(recipe.epochs, FEWEST_EPOCHS))
+        return replace(recipe, epochs=epochs, batch_size=self.scaled(recipe.batch_size))
 
     @property
     def tiny(self) -> "Setting":

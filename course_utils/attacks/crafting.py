@@ -76,6 +76,13 @@ def candidates(data: Data, label: int, budget: int) -> Tensor:
     return rows
 
 
+def random_bases(data: Data, label: int, budget: int, seed: int) -> Tensor:
+    """The rows of `budget` images of one class, drawn by lot. Raises as `candidates` does."""
+    rows = candidates(data, label, budget)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return rows[order.to(rows.device)[:budget]]
+
+
 def signed_adam(
     objective: Callable[[Tensor], Tensor],
     start: Tensor,
