@@ -218,6 +218,6 @@ def fitted(model: Classifier, poison: Poison | None) -> float:
 
 
 def columns(rows: Rows, *names: str, **renamed: str) -> Rows:
-    """These columns of each row, in this order; `condition="attacker"` renames one, and comes first."""
+    """These columns of each row; first those that take a new name, as condition="attacker"."""
     order = renamed | {name: name for name in names}
     return [{new: row[old] for new, old in order.items()} for row in rows]
