@@ -4,21 +4,27 @@ Generated from notebooks/15_adaptive_attacks.ipynb: edit it there, then run make
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from course_utils import trials
-from course_utils.attacks import gradient_matching
-from course_utils.attacks.adaptive import clipped_alignment, loss_under, rewritten_alignment
+from course_utils.attacks import feature_collision, gradient_matching
+from course_utils.attacks.adaptive import (
+    clipped_alignment,
+    hidden_alignment,
+    loss_under,
+    rewritten_alignment,
+)
 from course_utils.attacks.gradient_matching import Objective
-from course_utils.cases import from_scratch, mixing, poisoning, robust, shaping
+from course_utils.cases import from_scratch, mixing, poisoning, robust, shaping, transfer
 from course_utils.data import Data
 from course_utils.defense import Defense
 from course_utils.defenses.gradient_shaping import gradient_shaping
 from course_utils.models import Classifier
-from course_utils.settings import Setting
+from course_utils.settings import MLP, Setting
 from course_utils.threat import Poison, Targeted
 
 
@@ -106,3 +112,47 @@ def judge(
         return loss_under(how.average, model, poisons, wanted, scene.data, generator)
 
     return loss
+
+
+def hide(victim: trials.Victim, scene: from_scratch.Scene, budget: int) -> Objective:
+    """The objective that keeps the features of so many poisons where they were."""
+    goal = from_scratch.matching(scene.seed, scene.setting, scene=scene).goal
+    base = from_scratch.best_bases(scene, goal, budget)
+    return hidden_alignment(scene.data.x[base], weight=1.0)
+
+
+def best_objective(victim: trials.Victim, scene: from_scratch.Scene) -> Objective:
+    """What an attacker lowers who knows this victim: the best of lesson 15."""
+    if victim.defense.keep:
+        return hide(victim, scene, budget=150)
+    for name in (SHAPING, PGD, POISONING):
+        how = adapted(scene.setting)[name]
+        if how.victim.defense.name == victim.defense.name:
+            return how.objective(scene.data, torch.Generator().manual_seed(scene.seed))
+    return gradient_matching.alignment_loss
+
+
+def best_surrogates(scene: from_scratch.Scene, victim: trials.Victim) -> list[Classifier]:
+    """On which models: those that train with shifts or CutMix, for all others plain ones."""
+    if victim.defense.name in (SHIFTS, CUTMIX):
+        return from_scratch.surrogates(scene, victim)
+    return scene.surrogates
+
+
+def matching(seed: int, setting: Setting = MLP) -> trials.Case:
+    """Gradient matching, 150 poisons at 32/255, by an attacker who knows every victim."""
+    ways = {"known": best_surrogates, "objective": best_objective}
+    return from_scratch.matching(seed, setting, **ways)
+
+
+def bullseye(seed: int, setting: Setting = MLP) -> trials.Case:
+    """Bullseye Polytope with 5 poisons, which lie together where the victim has a filter."""
+    draw = transfer.draw_transfer(seed, setting=setting)
+
+    def craft(victim: trials.Victim) -> Poison | None:
+        loss = feature_collision.bullseye_loss
+        if victim.defense.keep:
+            loss = feature_collision.collision_loss
+        return transfer.collide(draw.extractor, draw, seed, loss, setting=setting)
+
+    return replace(transfer.bullseye(seed, setting, draw=draw), craft=craft)

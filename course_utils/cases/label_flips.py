@@ -5,12 +5,12 @@ Generated from notebooks/02_label_flipping.ipynb: edit it there, then run make n
 
 from collections.abc import Mapping
 
-from course_utils.attacks.label_flipping import budget_for, random_flips
+from course_utils.attacks.label_flipping import budget_for, random_flips, worst_flips
 from course_utils.data import Data, balanced, load, only
 from course_utils.models import Classifier, build
 from course_utils.settings import MLP, Setting
 from course_utils.threat import Indiscriminate, Poison, ThreatModel, accuracy
-from course_utils.training import Recipe
+from course_utils.training import Recipe, train
 from course_utils.trials import Case, Rows, Victim, compare
 
 PAIR = ("Dress", "Coat")
@@ -74,3 +74,20 @@ def flips(seed: int, setting: Setting = MLP, fraction: float = 0.1) -> Case:
     data, test = balanced(train_all, setting.scaled(2000), seed), balanced(test, 1000, seed=0)
     model = build(setting.network, data.shape, len(data.classes))
     return flip_case(data, test, model, setting.shortened(NETWORK), seed, fraction)
+
+
+def worst_case(seed: int, setting: Setting = MLP) -> Case:
+    """Worst flips of 300 of 3,000 labels, from one surrogate that trains as the victim does."""
+    train_all, test = load("fashion_mnist")
+    data, goal = balanced(train_all, setting.scaled(3000), seed), Indiscriminate()
+    model = build(setting.network, data.shape, len(data.classes))
+    threat = ThreatModel(setting.scaled(300))
+
+    def craft(victim: Victim) -> Poison:
+        first = 1000 * (seed + 1)  # no victim starts from these weights
+        surrogate = train(model, data, victim.recipe, defense=victim.defense, seed=first)
+        flips = worst_flips([surrogate], data, goal, threat)
+        flips.check(threat, data)
+        return flips
+
+    return Case(data, goal, test, model, setting.recipe, seed, craft)

@@ -11,8 +11,7 @@ import torch
 
 from course_utils import trials
 from course_utils.attacks import feature_collision
-from course_utils.attacks.adaptive import hidden_alignment, kept_alive
-from course_utils.attacks.gradient_matching import Objective
+from course_utils.attacks.adaptive import kept_alive
 from course_utils.cases import filtering, from_scratch, transfer
 from course_utils.cases.knowing import (
     CUTMIX,
@@ -22,6 +21,7 @@ from course_utils.cases.knowing import (
     SHIFTS,
     adapted,
     craft_all,
+    hide,
     judge,
 )
 from course_utils.models import Classifier
@@ -113,17 +113,10 @@ def collision_trial(seed: int, setting: Setting) -> trials.Rows:
 COLLISION = Study("adaptive_filters", "15", collision_trial, range(40))
 
 
-def hide(victim: trials.Victim, scene: from_scratch.Scene) -> Objective:
-    """The objective that keeps the features of 60 poisons where they were."""
-    goal = from_scratch.matching(scene.seed, scene.setting, scene=scene).goal
-    base = from_scratch.best_bases(scene, goal, 60)
-    return hidden_alignment(scene.data.x[base], weight=1.0)
-
-
 def hidden_trial(seed: int, setting: Setting) -> trials.Rows:
     """From scratch: 60 poisons by gradient matching, with and without the feature penalty."""
     scene, rows = from_scratch.draw_scene(seed, setting=setting), []
-    for attack, objective in {"plain": None, "hidden": hide}.items():
+    for attack, objective in {"plain": None, "hidden": partial(hide, budget=60)}.items():
         case = from_scratch.matching(seed, setting, 60, scene=scene, objective=objective)
         rows += [{"attack": attack, **row} for row in filtered(case)]
     return rows
