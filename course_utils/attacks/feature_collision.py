@@ -45,7 +45,7 @@ def watermark(
     The same surrogates give the same poisons, whatever the seed. Raises ThreatModelError if the
     threat model has no epsilon, and for surrogates or data with which it cannot work.
     """
-    check_surrogates(surrogates, data, goal)
+    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     if threat.epsilon is None:
         raise ThreatModelError(
             "Without epsilon a watermark is a copy of the target: give a bound, such as 32/255."
@@ -66,8 +66,11 @@ def collision_loss(features: Tensor, target_features: Tensor) -> Tensor:
     return (features - target).square().sum(1).mean() / target.square().sum()
 
 
+FeatureLoss = Callable[[Tensor, Tensor], Tensor]  # of poisons (P, D) and targets (T, D)
+
+
 def surrogate_loss(
-    surrogates: Sequence[Classifier], goal: Targeted, loss: Callable[[Tensor, Tensor], Tensor]
+    surrogates: Sequence[Classifier], goal: Targeted, loss: FeatureLoss
 ) -> Callable[[Tensor], Tensor]:
     """The mean over the surrogates of a loss in feature space, as a function of images."""
     with torch.no_grad():
@@ -77,16 +80,23 @@ def surrogate_loss(
 
 
 def poison_frogs(
-    surrogates: Sequence[Classifier], data: Data, goal: Targeted, threat: ThreatModel, seed: int,
-    *, beta: float = 0.01, step: float = 1.0, steps: int = 200,
-) -> Poison:  # fmt: skip
+    surrogates: Sequence[Classifier],
+    data: Data,
+    goal: Targeted,
+    threat: ThreatModel,
+    seed: int,
+    *,
+    beta: float = 0.01,
+    step: float = 1.0,
+    steps: int = 200,
+) -> Poison:
     """Clean-label poisons by forward-backward splitting, each on its own; any seed gives the same.
 
     beta: weight of the image penalty. step: length of the first forward steps, halved whenever the
     objective rises. A bound of the threat model holds on top.
     Source: Shafahi and others (arXiv 1804.00792), algorithm 1.
     """
-    check_surrogates(surrogates, data, goal)
+    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     rows = nearest_bases(surrogates, data, goal, threat.budget)
     images, base, before = data.x[rows], data.x[rows], float("inf")
     collide = surrogate_loss(surrogates, goal, collision_loss)
@@ -102,16 +112,23 @@ def poison_frogs(
 
 
 def feature_collision(
-    surrogates: Sequence[Classifier], data: Data, goal: Targeted, threat: ThreatModel, seed: int,
-    *, loss: Callable[[Tensor, Tensor], Tensor], steps: int = 100, lr: float = 0.03,
-) -> Poison:  # fmt: skip
+    surrogates: Sequence[Classifier],
+    data: Data,
+    goal: Targeted,
+    threat: ThreatModel,
+    seed: int,
+    *,
+    loss: FeatureLoss,
+    steps: int = 100,
+    lr: float = 0.03,
+) -> Poison:
     """Clean-label poisons whose features collide with the target's, inside the bound.
 
     loss: of the features of the poisons (P, D) and of the target (1, D); its mean over the
     surrogates is lowered. Without a bound the start is the base images, whatever the seed.
     Raises ThreatModelError for surrogates or data with which it cannot work.
     """
-    check_surrogates(surrogates, data, goal)
+    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     rows = nearest_bases(surrogates, data, goal, threat.budget)
     base = start = data.x[rows]
     if threat.epsilon is not None:
