@@ -4,7 +4,8 @@ Every model is a `Classifier`: a feature extractor and a linear head. Transfer l
 one and refits the other; feature collision works on what lies between them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Literal
 
@@ -109,16 +110,23 @@ def build(
         return MODELS[name](tuple(shape), n_classes, **options)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; every layer gets its mode back, even after an error."""
+    modes = [(layer, layer.training) for layer in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
 @torch.no_grad()
 def predict(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
     """The predicted class (N,) of each image (N, C, H, W), in evaluation mode.
 
     Every layer is left in the mode in which it came: frozen features stay frozen.
     """
-    modes = [(layer, layer.training) for layer in model.modules()]
-    model.eval()
-    try:
+    with evaluating(model):
         return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
-    finally:
-        for layer, training in modes:
-            layer.training = training

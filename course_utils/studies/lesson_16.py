@@ -12,11 +12,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from course_utils import statistics
 from course_utils.attacks.adaptive import hidden_alignment
 from course_utils.attacks.feature_collision import bullseye_loss, collision_loss, feature_collision
 from course_utils.attacks.gradient_matching import Objective, alignment_loss
 from course_utils.attacks.hidden_trigger import hidden_trigger
-from course_utils.attacks.label_flipping import relative_accuracy_drop, worst_flips
+from course_utils.attacks.label_flipping import worst_flips
 from course_utils.attacks.metapoison import metapoison
 from course_utils.attacks.sleeper_agent import sleeper_agent
 from course_utils.data import Data, balanced, load
@@ -168,8 +169,9 @@ def flips_trial(seed: int) -> list[dict]:
     for name, how in FROM_SCRATCH.items():
         rows += face(case, attack(how), {name: how}, WITH)
     clean = {row["defense"]: row["accuracy"] for row in rows if row["knowledge"] == NOBODY}
-    drops = [relative_accuracy_drop(clean[row["defense"]], row["accuracy"]) for row in rows]
-    return [{**row, "achieved": drop} for row, drop in zip(rows, drops, strict=True)]
+    drop = statistics.relative_accuracy_drop
+    drops = [drop(clean[row["defense"]], row["accuracy"]) for row in rows]
+    return [{**row, "achieved": lost} for row, lost in zip(rows, drops, strict=True)]
 
 
 def bullseye_trial(seed: int) -> list[dict]:
