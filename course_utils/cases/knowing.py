@@ -134,7 +134,8 @@ def best_objective(victim: trials.Victim, scene: from_scratch.Scene) -> Objectiv
 
 def best_surrogates(scene: from_scratch.Scene, victim: trials.Victim) -> list[Classifier]:
     """On which models: those that train with shifts or CutMix, for all others plain ones."""
-    if victim.defense.name in (SHIFTS, CUTMIX):
+    mixed = mixing.mixed(scene.setting)
+    if victim in (mixed[SHIFTS], mixed[CUTMIX]):
         return from_scratch.surrogates(scene, victim)
     return scene.surrogates
 

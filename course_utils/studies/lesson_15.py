@@ -72,7 +72,7 @@ BULLSEYE = transfer.BULLSEYE
 
 def filtered(case: trials.Case) -> trials.Rows:
     """A victim without a filter, and with each of two that are told how many poisons there are."""
-    told = filtering.filters(case)
+    told = filtering.filters(case, told=len(case.oblivious))
     victims = {"none": case.plain, **{name: told[name] for name in told if name in FILTERS}}
     rows = []
     for row in trials.compare(case, {"attack": case.oblivious}, victims):
