@@ -188,11 +188,11 @@ def gradient_matching(
     seed: int,
     *,
     base: Tensor | None = None,
-    **crafting,
+    **options,
 ) -> Poison:
     """Witches' Brew. base: the rows to poison, or None for those that `choose_bases` takes.
 
-    crafting: options of `brew`. Source: Geiping and others (arXiv 2009.02276), algorithm 1."""
+    options: those of `brew`. Source: Geiping and others (arXiv 2009.02276), algorithm 1."""
     crafting.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     if base is None:
         rows = crafting.candidates(data, goal.adversarial_class, threat.budget)
@@ -200,7 +200,7 @@ def gradient_matching(
     label = torch.tensor([goal.adversarial_class], device=data.y.device)
     wanted = [target_gradient(model, goal.image[None], label) for model in surrogates]
     generator = torch.Generator(data.x.device).manual_seed(seed)
-    images = brew(surrogates, wanted, data[base], bound(threat), generator, **crafting)
+    images = brew(surrogates, wanted, data[base], bound(threat), generator, **options)
     return Poison(images, data.y[base], base, threat.placement)
 
 
