@@ -49,6 +49,14 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
     return Interval(float(numbers.mean()), float(low), float(high))
 
 
+def relative_accuracy_drop(clean: np.ndarray, poisoned: np.ndarray) -> np.ndarray:
+    """The share of its accuracy that each trial lost: (clean - poisoned) / clean (lesson 02).
+
+    clean, poisoned: accuracies, one value a trial. Negative where the poison helped.
+    """
+    return (clean - poisoned) / clean
+
+
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Mean of first minus second over the same trials, with its interval.
 

@@ -25,7 +25,7 @@ from course_utils.defenses.mixing import (
 )
 from course_utils.models import build
 from course_utils.runtime import one_thread
-from course_utils.studies.lesson_07 import AUGMENTED
+from course_utils.cases.backdoors import AUGMENTED
 from course_utils.training import Recipe, train
 
 ALL = [mixup(1.0), cutmix(1.0), cutout(5), maxup(3, cutout(5)), maxup(2, mixup(1.0))]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from course_utils.attacks.crafting import candidates, random_start, signed_adam
-from course_utils.attacks.gradient_matching import alignment_loss, choose_bases, target_gradient
+from course_utils.attacks.gradient_matching import choose_bases, matching_objective, target_gradient
 from course_utils.attacks.hidden_trigger import patched_sources, spared
 from course_utils.data import Data
 from course_utils.models import Classifier
@@ -36,14 +36,9 @@ def match(
 ) -> Callable[[Tensor], Tensor]:
     """What crafting lowers: the mean alignment loss over the surrogates."""
     wanted = [patched_gradient(model, data.x, data.y, goal) for model in surrogates]
-
-    def objective(images: Tensor) -> Tensor:
-        seen = spared(images, base.x, spare)
-        pairs = zip(surrogates, wanted, strict=True)
-        losses = [alignment_loss(model, seen, base.y, gradient) for model, gradient in pairs]
-        return torch.stack(losses).mean()
-
-    return objective
+    unused = torch.Generator(base.x.device)  # all surrogates in every step: nothing is drawn
+    objective = matching_objective(surrogates, wanted, base.y, unused, per_step=None)
+    return lambda images: objective(spared(images, base.x, spare))
 
 
 Retrain = Callable[[Data, int], Sequence[Classifier]]  # poisoned data, number -> new surrogates

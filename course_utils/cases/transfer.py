@@ -63,7 +63,7 @@ def draw_transfer(
     train_all, test_all = (part.to(device) for part in load("fashion_mnist"))
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(train_all), generator=generator).to(device)
-    data = balanced(train_all[rows[:2000]], setting.scaled(500), seed)
+    data = balanced(train_all[rows[:2000]], max(setting.scaled(500), 100), seed)
     extractor = train_extractor(train_all[rows[2000:7000]], seed, setting)
     surrogate = train(extractor, data, HEAD, scenario="transfer", seed=10_000 + seed)
     others, rows = train_all[rows[7000:]], torch.randperm(len(test_all), generator=generator)
