@@ -83,14 +83,11 @@ def random_bases(data: Data, label: int, budget: int, seed: int) -> Tensor:
     return rows[order.to(rows.device)[:budget]]
 
 
+Loss = Callable[[Tensor], Tensor]  # of images (N, C, H, W)
+
+
 def signed_adam(
-    objective: Callable[[Tensor], Tensor],
-    start: Tensor,
-    base: Tensor,
-    epsilon: float | None,
-    *,
-    steps: int,
-    lr: float,
+    objective: Loss, start: Tensor, base: Tensor, epsilon: float | None, *, steps: int, lr: float
 ) -> tuple[Tensor, list[float]]:
     """Lower `objective(images)` inside the bound; the images (N, C, H, W), and the loss by step.
 
@@ -106,7 +103,7 @@ def signed_adam(
         images.grad = torch.autograd.grad(loss, images)[0].sign()
         adam.step()
         decay.step()
-        with torch.no_grad():
+        with torch.no_grad():  # Adam holds this very tensor: change it in place, unseen by autograd
             images.copy_(project(images, base, epsilon))
         losses.append(loss.item())
     return images.detach(), losses

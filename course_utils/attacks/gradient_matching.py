@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
-from course_utils.attacks.crafting import candidates, check_surrogates, random_start, signed_adam
+from course_utils.attacks import crafting
 from course_utils.data import Data
 from course_utils.models import Classifier
 from course_utils.threat import Poison, Targeted, ThreatModel, ThreatModelError
@@ -78,6 +78,9 @@ def alignment_loss(model: Classifier, images: Tensor, labels: Tensor, wanted: Gr
     return 1 - dot(found, wanted) / (length(found) * length(wanted))
 
 
+Objective = Callable[[Classifier, Tensor, Tensor, Gradient], Tensor]
+
+
 def squared_error(model: Classifier, images: Tensor, labels: Tensor, wanted: Gradient) -> Tensor:
     """The squared distance between the images' gradient and the wanted one, as a share of it.
 
@@ -118,9 +121,6 @@ def augment(images: Tensor, generator: torch.Generator, pixels: float = 2.0) -> 
     transform[:, 1, 2] = (2 * random[2] - 1) * 2 * pixels / height
     places = affine_grid(transform, list(images.shape), align_corners=False)
     return grid_sample(images, places, align_corners=False)
-
-
-Objective = Callable[[Classifier, Tensor, Tensor, Gradient], Tensor]
 
 
 def matching_objective(
@@ -168,8 +168,8 @@ def brew(
     )
     found = []
     for _ in range(restarts):
-        start = random_start(base.x, epsilon, generator)
-        found.append(signed_adam(objective, start, base.x, epsilon, steps=steps, lr=lr)[0])
+        start = crafting.random_start(base.x, epsilon, generator)
+        found.append(crafting.signed_adam(objective, start, base.x, epsilon, steps=steps, lr=lr)[0])
     return found[0] if restarts == 1 else min(found, key=lambda images: judge(images).item())
 
 
@@ -188,19 +188,19 @@ def gradient_matching(
     seed: int,
     *,
     base: Tensor | None = None,
-    **crafting,
+    **options,
 ) -> Poison:
     """Witches' Brew. base: the rows to poison, or None for those that `choose_bases` takes.
 
-    crafting: options of `brew`. Source: Geiping and others (arXiv 2009.02276), algorithm 1."""
-    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
+    options: those of `brew`. Source: Geiping and others (arXiv 2009.02276), algorithm 1."""
+    crafting.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     if base is None:
-        rows = candidates(data, goal.adversarial_class, threat.budget)
+        rows = crafting.candidates(data, goal.adversarial_class, threat.budget)
         base = choose_bases(surrogates, data, rows, threat.budget)
     label = torch.tensor([goal.adversarial_class], device=data.y.device)
     wanted = [target_gradient(model, goal.image[None], label) for model in surrogates]
     generator = torch.Generator(data.x.device).manual_seed(seed)
-    images = brew(surrogates, wanted, data[base], bound(threat), generator, **crafting)
+    images = brew(surrogates, wanted, data[base], bound(threat), generator, **options)
     return Poison(images, data.y[base], base, threat.placement)
 
 

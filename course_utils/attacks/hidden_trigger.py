@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from course_utils.attacks.crafting import candidates, check_surrogates, signed_adam
+from course_utils.attacks import crafting
 from course_utils.data import Data
 from course_utils.models import Classifier
 from course_utils.threat import Backdoor, Poison, ThreatModel, ThreatModelError
@@ -58,7 +58,7 @@ def patched_sources(
         name = data.classes[goal.source_class]
         raise ThreatModelError(f"The data has no image of the source class {name}: add some.")
     patched = goal.trigger(sources)
-    check_surrogates(surrogates, data, patched, goal.target_class)
+    crafting.check_surrogates(surrogates, data, patched, goal.target_class)
     return patched
 
 
@@ -102,12 +102,12 @@ def hidden_trigger(
     Source: Saha, Subramanya and Pirsiavash (arXiv 1910.00033), algorithm 1.
     """
     patched = patched_sources(surrogates, data, goal, threat)
-    rows = candidates(data, goal.target_class, threat.budget)
+    rows = crafting.candidates(data, goal.target_class, threat.budget)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     rows = rows[order.to(rows.device)[: threat.budget]]
     base = data.x[rows]
     lowered = collide(surrogates, patched, base, spare, seed)
-    images, _ = signed_adam(lowered, base, base, threat.epsilon, steps=steps, lr=lr)
+    images, _ = crafting.signed_adam(lowered, base, base, threat.epsilon, steps=steps, lr=lr)
     return Poison(spared(images, base, spare), data.y[rows], rows, threat.placement)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from course_utils.attacks.crafting import candidates, granted
+from course_utils.attacks import crafting
 from course_utils.attacks.gradient_matching import (
     Objective,
     alignment_loss,
@@ -64,7 +64,7 @@ def draw_scene(seed: int, trainings: int = TRAININGS, setting: Setting = MLP) ->
 def best_bases(scene: Scene, goal: Targeted, budget: int = 150) -> Tensor:
     """The images of the adversarial class with the largest gradients, the largest first."""
     budget = scene.setting.scaled(budget)
-    rows = candidates(scene.data, goal.adversarial_class, budget)
+    rows = crafting.candidates(scene.data, goal.adversarial_class, budget)
     return choose_bases(scene.adults, scene.data, rows, budget)
 
 
@@ -96,6 +96,27 @@ def surrogates(
     return staggered(*given, defense=defense)
 
 
+Known = Callable[[Scene, Victim], list[Classifier]]
+Lowered = Callable[[Victim, Scene], Objective]
+
+
+def attacker(
+    scene: Scene, goal: Targeted, base: Tensor, epsilon: float, known: Known, lowered: Lowered
+) -> Callable[[Victim], Poison | None]:
+    """An attacker who crafts with the surrogates and the objective that suit the victim expected.
+
+    They do nothing where these surrogates already grant the goal.
+    """
+
+    def craft_against(victim: Victim) -> Poison | None:
+        models, loss = known(scene, victim), lowered(victim, scene)
+        if crafting.granted(models, goal):
+            return None
+        return craft(scene, goal, base, epsilon, surrogates=models, loss=loss)
+
+    return craft_against
+
+
 def matching(
     seed: int,
     setting: Setting = MLP,
@@ -104,23 +125,17 @@ def matching(
     *,
     near: bool = True,
     scene: Scene | None = None,
-    known: Callable[[Scene, Victim], list[Classifier]] = surrogates,
-    objective: Callable[[Victim, Scene], Objective] | None = None,
+    known: Known = surrogates,
+    objective: Lowered = lambda victim, scene: alignment_loss,
 ) -> Case:
     """Gradient matching against a victim that trains from scratch.
 
     scene: to share it among cases. known: the surrogates of an attacker who expects this victim.
-    objective: what this attacker lowers on them; None for the alignment loss.
+    objective: what this attacker lowers on them.
     """
     scene = draw_scene(seed, setting=setting) if scene is None else scene
     goal = draw_goal(scene.adults, scene.test, seed, near)
     base = best_bases(scene, goal, budget)
-
-    def attack(victim: Victim) -> Poison | None:
-        models = known(scene, victim)
-        loss = alignment_loss if objective is None else objective(victim, scene)
-        if granted(models, goal):
-            return None
-        return craft(scene, goal, base, epsilon, surrogates=models, loss=loss)
-
-    return Case(scene.data, goal, scene.test, scene.model, setting.recipe, seed, attack)
+    craft_against = attacker(scene, goal, base, epsilon, known, objective)
+    given = (scene.data, goal, scene.test, scene.model, setting.recipe, seed)
+    return Case(*given, craft_against)

@@ -100,17 +100,15 @@ def craft_in_batch(
     return images.detach()  # the outer step treats them as constants
 
 
-# (model, split, generator) -> the poisons (P, C, H, W) and the targets (T, C, H, W) to train on
-Simulation = Callable[[Classifier, Split, torch.Generator], tuple[Tensor, Tensor]]
+Made = tuple[Tensor, Tensor]  # the poisons (P, C, H, W) and the targets (T, C, H, W) to train on
+Simulation = Callable[[Classifier, Split, torch.Generator], Made]  # model, split, generator
 
 
 def collision_simulation(epsilon: float, steps: int = 5) -> Simulation:
     """Simulate Bullseye Polytope: the poisons' mean features should be those of the targets."""
     guards.check_simulation(epsilon, steps)
 
-    def simulate(
-        model: Classifier, split: Split, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def simulate(model: Classifier, split: Split, generator: torch.Generator) -> Made:
         with torch.no_grad():
             wanted = model.features(split.targets)
 
@@ -188,16 +186,13 @@ def matching_simulation(
     last: int | None = None,
     loss: gradient_matching.Objective = gradient_matching.alignment_loss,
 ) -> Simulation:
-    """Simulate gradient matching: the poisons' gradient should pull the targets to the fake label.
+    """Simulate gradient matching: the poisons should pull the targets to the fake label.
 
-    last: match the gradient of this many of the last parameters only; None for all that train.
-    loss: `alignment_loss` or `squared_error`.
+    last: match the gradient of so many of the last parameters only; None for all that train.
     """
     guards.check_simulation(epsilon, steps)
 
-    def simulate(
-        model: Classifier, split: Split, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def simulate(model: Classifier, split: Split, generator: torch.Generator) -> Made:
         seen = Late(model, last)
         wanted = gradient_matching.target_gradient(seen, split.targets, split.fake_labels)
 
@@ -275,9 +270,7 @@ def patch_simulation(
     """
     guards.check_sides(sides)
 
-    def simulate(
-        model: Classifier, split: Split, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def simulate(model: Classifier, split: Split, generator: torch.Generator) -> Made:
         classes = model.head.out_features
         sizes, pixels = draw_patches(classes, split.poisons, sides, generator)
         own, other = split.poison_labels, derangement(classes, generator)[split.target_labels]
@@ -295,9 +288,7 @@ def hidden_trigger_simulation(epsilon: float, steps: int = 5) -> Simulation:
     """
     guards.check_simulation(epsilon, steps)
 
-    def simulate(
-        model: Classifier, split: Split, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def simulate(model: Classifier, split: Split, generator: torch.Generator) -> Made:
         sizes, pixels = draw_patches(1, split.targets, (0.2, 0.4), generator)
         same = torch.zeros_like(split.target_labels)
         patched = put_patches(split.targets, sizes[same], pixels[same], generator)
@@ -320,9 +311,7 @@ def metapoison_simulation(epsilon: float, steps: int = 5, *, unrolled: int = 2) 
     """
     guards.check_simulation(epsilon, steps)
 
-    def simulate(
-        model: Classifier, split: Split, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def simulate(model: Classifier, split: Split, generator: torch.Generator) -> Made:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         weights = {name: p.detach().clone().requires_grad_() for name, p in named}
 

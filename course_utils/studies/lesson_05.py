@@ -15,19 +15,20 @@ from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
 from course_utils.threat import Poison, ThreatModel
 from course_utils.training import Recipe, train
-from course_utils.trials import Case, Rows, Victim, columns, compare
+from course_utils.trials import Case, Victim, columns, compare
 
 DOSES = [(32, 150), (32, 60), (32, 30), (16, 150), (8, 150)]  # epsilon in grey levels, budget
 
 
-def dose_rows(case: Case, attackers: dict[str, Poison | None], **labels: object) -> Rows:
+def dose_rows(case: Case, attackers: dict[str, Poison | None], **labels: object) -> list[dict]:
     """A victim for each attacker, from first weights that no surrogate had."""
-    columns_of = ("accuracy", "success", "seconds")
-    rows = columns(compare(case, attackers), *columns_of, condition="attacker", defense="victim")
+    rows = compare(case, attackers)
+    wanted = ("accuracy", "success", "seconds")
+    rows = columns(rows, *wanted, condition="attacker", defense="victim")
     return [{**labels, **row} for row in rows]
 
 
-def dose_trial(seed: int, setting: Setting = MLP) -> Rows:
+def dose_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """Two goals: a neighbouring class at every dose, and a far one at the largest."""
     scene, rows = draw_scene(seed, setting=setting), []
     near = {"pair": "near", "victim": "MLP 256"}
@@ -39,10 +40,10 @@ def dose_trial(seed: int, setting: Setting = MLP) -> Rows:
             attackers["noise"], largest = case.noise, case
         rows += dose_rows(case, attackers, **near, epsilon=f"{grey}/255", budget=budget)
     narrow = build("mlp", scene.data.shape, len(scene.data.classes), width=128)
-    far = matching(seed, setting, near=False, scene=scene)
     dose, attack = {"epsilon": "32/255", "budget": 150}, {"attack": largest.oblivious}
     narrowed = replace(largest, model=narrow)
     rows += dose_rows(narrowed, attack, pair="near", victim="MLP 128", **dose)
+    far = matching(seed, setting, near=False, scene=scene)
     attack = {"attack": far.oblivious}
     return rows + dose_rows(far, attack, pair="far", victim="MLP 256", **dose)
 
@@ -62,7 +63,7 @@ def public_cnn(setting: Setting = MLP) -> tuple[Classifier, Data]:
     return train(model, pool[:seen], recipe, seed=5), pool[seen:]
 
 
-def finetune_trial(seed: int, setting: Setting = MLP) -> Rows:
+def finetune_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """Fine-tuning the CNN on 500 images, 50 of them poisons, or noise of the same size."""
     public, rest = public_cnn(setting)
     data, test = balanced(rest, setting.scaled(500), seed), load("fashion_mnist")[1]

@@ -24,13 +24,13 @@ from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
 from course_utils.threat import Backdoor, Poison, ThreatModel
 from course_utils.training import Recipe, train
-from course_utils.trials import Case, Rows, Victim, columns, compare
+from course_utils.trials import Case, Victim, columns, compare
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 SIDES = (1, 4, 7, 10, 14)
 
 
-def as_stored(found: Rows, **where: float) -> Rows:
+def as_stored(found: list[dict], **where: float) -> list[dict]:
     """The two rates that each victim was measured by, with its condition and where it stood."""
     return [
         {"condition": row["attacker"], **where, "accuracy": row["accuracy"], "asr": row["asr"]}
@@ -38,7 +38,7 @@ def as_stored(found: Rows, **where: float) -> Rows:
     ]
 
 
-def dose_trial(seed: int, setting: Setting = MLP) -> Rows:
+def dose_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """3,000 images: every rate with 4 pixels, two rates with the other sides, a clean victim."""
     rows = []
     for side in SIDES:
@@ -56,7 +56,7 @@ DOSES = Study("badnets_doses", "07", dose_trial, range(20))
 LARGE = Recipe(epochs=10, batch_size=100, lr=0.05)
 
 
-def headline_trial(seed: int, setting: Setting = MLP) -> Rows:
+def headline_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """10,000 images, 100 poisons, a 4-pixel patch, the MLP: a clean and a BadNets victim."""
     case = replace(badnets_case(seed, setting, n=10_000), recipe=setting.shortened(LARGE))
     found = compare(case, {"clean": None, "BadNets": case.oblivious})
@@ -66,7 +66,7 @@ def headline_trial(seed: int, setting: Setting = MLP) -> Rows:
 HEADLINE = Study("badnets", "07", headline_trial, range(40))
 
 
-def variant_trial(seed: int, setting: Setting = MLP) -> Rows:
+def variant_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """3,000 images, 1% BadNets poison: four triggers, and the white patch one-to-one."""
     (source, target), threat = draw_pair(seed), ThreatModel(setting.scaled(30))
     triggers = {
@@ -84,7 +84,7 @@ def variant_trial(seed: int, setting: Setting = MLP) -> Rows:
     return rows + one_to_one(backdoor_case(badnets, goal, threat, seed, setting))
 
 
-def one_to_one(case: Case) -> Rows:
+def one_to_one(case: Case) -> list[dict]:
     """One victim, 1% poison from the source class: the rate there, and on all other classes."""
     others = case.test[case.test.y != case.goal.source_class]
 
@@ -99,7 +99,7 @@ def one_to_one(case: Case) -> Rows:
 VARIANTS = Study("badnets_variants", "07", variant_trial, range(20))
 
 
-def augmentation_trial(seed: int, setting: Setting = MLP) -> Rows:
+def augmentation_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """3,000 images, BadNets on victims that train with augmentation, 4 pixels."""
     rows, victims = [], {"augmentation": Victim(AUGMENTED, setting.recipe)}
     for rate in (0.01, 0.03, 0.1):
@@ -147,7 +147,7 @@ def clean_label_poisons(case: Case, surrogates: dict, setting: Setting = MLP) ->
 BUDGETS = (10, 30, 90)
 
 
-def clean_label_trial(seed: int, setting: Setting = MLP) -> Rows:
+def clean_label_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """3,000 images, a 7-pixel patch: a clean victim, and each condition at each budget."""
     cases = {budget: clean_label_case(seed, setting, budget=budget) for budget in BUDGETS}
     surrogates, found = train_surrogates(cases[30], setting), {}

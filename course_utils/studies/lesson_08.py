@@ -26,7 +26,7 @@ from course_utils.models import Classifier
 from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
 from course_utils.threat import Backdoor, Poison, ThreatModel
-from course_utils.trials import Case, Measure, Rows, columns, compare
+from course_utils.trials import Case, columns, compare
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def gap(extractor: Classifier, images: Tensor, patched: Tensor) -> float:
     return distance.amin(1).mean().item()
 
 
-def silent(case: Case) -> Measure:
+def silent(case: Case) -> Callable:
     """What `compare` shall measure too: the rate on the same images without the trigger."""
     goal = replace(case.goal, trigger=torch.clone)
     return lambda victim, poison: {"no_trigger": goal.measure(victim, case.test)["asr"]}
@@ -84,7 +84,7 @@ SCRATCH_CELLS = (
 )
 
 
-def signs(case: Case, extractor: Classifier) -> Measure:
+def signs(case: Case, extractor: Classifier) -> Callable:
     """What `compare` shall measure too: the rate without the trigger, the gap, and the copy."""
     data, goal, quiet = case.data, case.goal, silent(case)
     patched = goal.trigger(data.x[data.y == goal.source_class])
@@ -110,7 +110,7 @@ def controls(case: Case, spared: Case, threat: ThreatModel) -> dict[str, Poison]
 
 def measure_cells(
     on: Callable[..., Case], cells: Sequence[Cell], draw: Draw, seed: int, setting: Setting
-) -> Rows:
+) -> list[dict]:
     """One victim for each cell and condition. on: the attack on a draw, as a case."""
     rows, classes = [], draw.data.classes
     for cell in cells:
@@ -128,13 +128,13 @@ def measure_cells(
     return rows
 
 
-def transfer_trial(seed: int, setting: Setting = MLP) -> Rows:
+def transfer_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """Hidden Trigger Backdoor in all cells: a new head on frozen features."""
     draw = draw_transfer(seed, setting=setting)
     return measure_cells(hidden_trigger_on, TRANSFER_CELLS, draw, seed, setting)
 
 
-def scratch_trial(seed: int, setting: Setting = MLP) -> Rows:
+def scratch_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """Sleeper Agent in all cells: every layer from scratch."""
     draw = draw_scratch(seed, setting=setting)
     return measure_cells(sleeper_on, SCRATCH_CELLS, draw, seed, setting)
@@ -144,7 +144,7 @@ TRANSFER = Study("hidden_trigger", "08", transfer_trial, range(20))
 SCRATCH = Study("sleeper_agent", "08", scratch_trial, range(20))
 
 
-def retraining_trial(seed: int, setting: Setting = MLP) -> Rows:
+def retraining_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """Sleeper Agent with and without new surrogates along the way, as many steps each."""
     draw = draw_scratch(seed, count=1, setting=setting)
     threat = ThreatModel(setting.scaled(30), 16 / 255, clean_label=True)

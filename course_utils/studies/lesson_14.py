@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from course_utils.attacks import crafting, gradient_matching
 from course_utils.cases import backdoors, from_scratch, robust, transfer
@@ -23,6 +23,7 @@ from course_utils.cases.poisoning import (
 )
 from course_utils.defense import Defense
 from course_utils.defenses.adversarial_poisoning import (
+    Made,
     Simulation,
     Split,
     adversarial_poisoning,
@@ -202,7 +203,7 @@ def batch_norm_mlp(shape: tuple[int, ...], n_classes: int, width: int = 256) -> 
 def in_training_mode(simulate: Simulation) -> Simulation:
     """The same simulation, but with the model in training mode while it runs."""
 
-    def moved(model: Classifier, split: Split, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def moved(model: Classifier, split: Split, generator: torch.Generator) -> Made:
         model.train()  # `evaluating` gives every layer its mode back afterwards
         return simulate(model, split, generator)
 
