@@ -7,6 +7,7 @@ checks itself. `load` reads one from disk, `balanced` and `only` cut smaller one
 import gzip
 import hashlib
 import io
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,9 @@ class Data:
     y: labels (N,), int64, positions in `classes`
     classes: the class names
 
+    Images that lie in memory in another order, such as (N, H, W, C), are copied: convolutions
+    would round them differently.
+
     Raises DataError when a shape, dtype, pixel value or label breaks these rules; for a pixel or
     a label it names the first image that does.
     """
@@ -83,6 +87,9 @@ class Data:
         if len(x) > 0:
             self._check_pixels()
             self._check_labels()
+        if x.stride() != _plain_strides(x.shape):
+            plain = torch.empty(x.shape, dtype=x.dtype, device=x.device).copy_(x)
+            object.__setattr__(self, "x", plain)
 
     def _check_pixels(self) -> None:
         low, high = self.x.aminmax()  # NaN if any value is
@@ -121,6 +128,14 @@ class Data:
     def to(self, device: torch.device | str) -> "Data":
         """The same data on `device`."""
         return Data(self.x.to(device), self.y.to(device), self.classes)
+
+
+def _plain_strides(shape: torch.Size) -> tuple[int, ...]:
+    """The strides of a tensor that lies row after row, image after image.
+
+    With one channel `x.contiguous()` keeps others, and convolutions still look at them.
+    """
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def load(

@@ -60,7 +60,7 @@ def train(
     """Train a copy of `model` on `data` and return it in evaluation mode; `model` is untouched.
 
     scenario: what the victim starts from.
-        "scratch": every weight is drawn anew from `seed`.
+        "scratch": every weight is drawn anew from `seed`, by the reset_parameters() of its layer.
         "finetune": training goes on from the given weights and every layer moves.
         "transfer": the features stay as they are, BatchNorm statistics included; the head is drawn
             anew from `seed` and refitted.
@@ -123,7 +123,17 @@ def set_gradients(
     else:
         gradients = [torch.zeros_like(p) for p in parameters]
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+        parameter.grad = in_layout_of(parameter, gradient)
+
+
+def in_layout_of(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient, copied if its numbers lie in memory in another order than the parameter's.
+
+    A fused optimizer walks through both memories in step, whatever their strides say.
+    """
+    if gradient.stride() == parameter.stride() or gradient.shape != parameter.shape:
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def start(model: Classifier, scenario: Scenario) -> Classifier:
@@ -139,10 +149,34 @@ def start(model: Classifier, scenario: Scenario) -> Classifier:
 
 
 def redraw(module: nn.Module) -> None:
-    """Draw all weights of a module anew, each layer in its own default way."""
-    for layer in module.modules():
-        if hasattr(layer, "reset_parameters"):
-            layer.reset_parameters()
+    """Draw all weights of a module anew, each layer in its own default way.
+
+    Raises TrainingError that names the weights which no layer draws.
+    """
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(torch.nan)
+    reset(module, set())
+    left = [name for name, p in module.named_parameters() if p.isnan().any()]
+    if left:
+        raise TrainingError(
+            f"Nothing draws {', '.join(left)} anew, so every seed would start from the weights "
+            "that came in. Give the layer that holds them a method reset_parameters() that sets "
+            "them, or go on from these weights with scenario='finetune'."
+        )
+
+
+def reset(module: nn.Module, seen: set[nn.Module]) -> None:
+    """Reset the layers inside a module, then the module itself, which may set some of theirs."""
+    if module in seen:
+        return
+    seen.add(module)
+    for layer in module.children():
+        reset(layer, seen)
+    # Attention and transformers have it under a name of their own.
+    draw = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+    if draw is not None:
+        draw()
 
 
 def set_training_mode(victim: Classifier, scenario: Scenario) -> None:

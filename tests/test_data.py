@@ -60,6 +60,16 @@ def test_data_is_frozen():
         make().x = torch.zeros(1)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_in_another_order_in_memory_are_put_in_order(channels):
+    pixels = torch.rand(6, 5, 4, channels, generator=torch.Generator().manual_seed(0))
+    moved = pixels.permute(0, 3, 1, 2)
+    ordered = Data(moved, make().y, CLASSES).x
+    assert torch.equal(ordered, moved)
+    assert ordered.stride() == (20 * channels, 20, 4, 1)
+    assert Data(ordered, make().y, CLASSES).x is ordered
+
+
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
