@@ -114,11 +114,19 @@ def predict(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
     """The predicted class (N,) of each image (N, C, H, W), in evaluation mode.
 
     Every layer is left in the mode in which it came: frozen features stay frozen.
+    Raises ValueError if a logit is not a number: the largest of them would be class 0.
     """
     modes = [(layer, layer.training) for layer in model.modules()]
     model.eval()
     try:
-        return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
+        logits = torch.cat([model(part) for part in x.split(batch_size)])
     finally:
         for layer, training in modes:
             layer.training = training
+    if logits.isnan().any():
+        image = logits.isnan().any(1).nonzero()[0].item()
+        raise ValueError(
+            f"The model's logits for image {image} of {len(x)} are not numbers (NaN): look for NaN "
+            "or infinity in this image, in the weights and in the running statistics."
+        )
+    return logits.argmax(1)

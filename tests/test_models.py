@@ -128,6 +128,26 @@ def test_predict_restores_the_mode_after_an_error():
     assert model.training
 
 
+def test_predict_refuses_logits_that_are_no_numbers():
+    model, x = build("mlp", SHAPES[0], 10, width=8).train(), batch(SHAPES[0], 5)
+    x[3, 0, 2, 2] = float("nan")
+    with pytest.raises(ValueError, match=r"logits for image 3 of 5 are not numbers \(NaN\)"):
+        predict(model, x, batch_size=2)
+    assert model.training
+    assert len(predict(model, x[:3])) == 3
+    with torch.no_grad():
+        model.features[1].bias[0] = float("nan")
+    with pytest.raises(ValueError, match="image 0 of 2"):
+        predict(model, batch(SHAPES[0]))
+
+
+def test_predict_takes_infinite_logits():
+    model = build("logistic_regression", SHAPES[0], 3)
+    with torch.no_grad():
+        model.head.bias.copy_(torch.tensor([0, float("inf"), -float("inf")]))
+    assert predict(model, batch(SHAPES[0])).tolist() == [1, 1]
+
+
 def test_predict_of_no_image_is_empty():
     model = build("logistic_regression", SHAPES[0], 10)
     assert predict(model, torch.empty(0, *SHAPES[0])).shape == (0,)
