@@ -1,8 +1,11 @@
 """One `train()` for every victim and every surrogate of the course."""
 
 import copy
+import math
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -37,10 +40,12 @@ class Recipe:
     optimizer: Literal["sgd", "adam"] = "sgd"
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or self.weight_decay < 0:
+        counts, lr, decay = (self.epochs, self.batch_size), self.lr, self.weight_decay
+        whole = all(isinstance(count, Integral) and count >= 1 for count in counts)
+        if not (whole and 0 < lr < math.inf and 0 <= decay < math.inf):
             raise ValueError(
-                f"{self} cannot train: epochs and batch_size must be at least 1, "
-                "lr positive and weight_decay not negative."
+                f"{self} cannot train: epochs and batch_size must be at least 1 and whole numbers, "
+                "lr positive and weight_decay not negative, both finite."
             )
         if self.optimizer not in ("sgd", "adam"):
             raise ValueError(f"Unknown optimizer {self.optimizer!r}: use 'sgd' or 'adam'.")
@@ -71,7 +76,8 @@ def train(
     state of the caller is not touched.
 
     Raises TrainingError if there is no image or the defense keeps none, the classes do not fit the
-    model, or the loss stops being finite; ValueError for an unknown scenario.
+    model, a weight cannot be drawn anew or is not used, BatchNorm meets a single image, or the
+    weights stop being finite; ValueError for an unknown scenario.
     """
     if scenario not in SCENARIOS:
         raise ValueError(f"Unknown scenario {scenario!r}: use one of {', '.join(SCENARIOS)}.")
@@ -81,9 +87,10 @@ def train(
         raise TrainingError(
             f"The model has {model.head.out_features} classes, the data {len(data.classes)}."
         )
+    seed = operator.index(seed)  # torch takes no numbers of NumPy
     if defense.keep is not None:
         data = data[filter_mask(model, data, recipe, scenario, defense, seed)]
-    with torch.random.fork_rng(), torch.enable_grad():
+    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         victim = start(model, scenario).to(data.x.device)
         parameters = [p for p in victim.parameters() if p.requires_grad]
@@ -113,17 +120,42 @@ def set_gradients(
 ) -> None:
     """Put into each parameter's `.grad` the gradient that this step will follow."""
     set_training_mode(victim, scenario)
-    if defense.batch is not None and len(x) > 0:
-        x, y = defense.batch(victim, x, y, generator)
-        set_training_mode(victim, scenario)  # the defense may have changed it
-    if defense.gradients is not None:
-        gradients = defense.gradients(victim, x, y, generator)
-    elif len(x) > 0:
-        gradients = torch.autograd.grad(cross_entropy(victim(x), y), parameters)
-    else:
-        gradients = [torch.zeros_like(p) for p in parameters]
+    try:
+        if defense.batch is not None and len(x) > 0:
+            x, y = defense.batch(victim, x, y, generator)
+            set_training_mode(victim, scenario)  # the defense may have changed it
+        if defense.gradients is not None:
+            gradients = defense.gradients(victim, x, y, generator)
+        elif len(x) > 0:
+            gradients = torch.autograd.grad(cross_entropy(victim(x), y), parameters)
+        else:
+            gradients = [torch.zeros_like(p) for p in parameters]
+    except (RuntimeError, ValueError) as error:
+        if text := advice(error, victim, x, y):
+            raise TrainingError(text) from error
+        raise
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = in_layout_of(parameter, gradient)
+
+
+def advice(error: Exception, victim: Classifier, x: Tensor, y: Tensor) -> str | None:
+    """What to do about an error that a model of one's own may bring; None for all others."""
+    if len(x) == 1 and "more than 1 value per channel" in str(error):
+        return (
+            "A batch of one image: BatchNorm has nothing to compare it with. Choose a batch size "
+            "that leaves no single image over, or a model with GroupNorm."
+        )
+    if "appears to not have been used in the graph" in str(error):
+        used = {name: p for name, p in victim.named_parameters() if p.requires_grad}
+        loss = cross_entropy(victim(x), y)
+        gradients = torch.autograd.grad(loss, list(used.values()), allow_unused=True)
+        unused = [name for name, g in zip(used, gradients, strict=True) if g is None]
+        if unused:
+            return (
+                f"The model does not use {', '.join(unused)}, so there is no gradient to follow: "
+                "remove the layer, or let forward() use it."
+            )
+    return None
 
 
 def in_layout_of(parameter: Tensor, gradient: Tensor) -> Tensor:
@@ -238,7 +270,7 @@ def filter_mask(
         return train(model, part, recipe, scenario=scenario, seed=seed)
 
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(operator.index(seed))
         mask = defense.keep(data, fit)
     if mask.dtype != torch.bool or mask.shape != (len(data),):
         raise TrainingError(
@@ -247,7 +279,7 @@ def filter_mask(
         )
     if not mask.any():
         raise TrainingError(f"Defense {defense.name!r} keeps no image: loosen its limit.")
-    return mask
+    return mask.to(data.y.device)  # some filters compute on the CPU
 
 
 def check_finite(parameters: list[nn.Parameter], epoch: int, recipe: Recipe) -> None:

@@ -307,6 +307,61 @@ def test_no_image_to_train_on_is_refused(poisson, images):
         train(logistic(images), images[:0], SHORT, defense=Defense("any", poisson=poisson))
 
 
+# Models of one's own
+
+
+class Unused(nn.Flatten):
+    """Features with a layer that they do not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize("defense", [Defense("plain"), Defense("own", None, None, plain_gradients)])
+def test_a_layer_that_the_model_does_not_use_is_named(defense, images):
+    model = Classifier(Unused(), 784, N_CLASSES)
+    message = r"does not use features\.extra\.weight, features\.extra\.bias, so .* remove the layer"
+    with pytest.raises(TrainingError, match=message):
+        train(model, images, SHORT, defense=defense)
+
+
+def test_batchnorm_with_a_single_image_is_explained(images):
+    features = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784))
+    model = Classifier(features, 784, N_CLASSES)
+    with pytest.raises(TrainingError, match=r"A batch of one image: BatchNorm .* batch size"):
+        train(model, images[:51], SHORT)
+    train(model, images[:52], SHORT)
+    train(model, images[:51], SHORT, scenario="transfer")
+
+
+def test_errors_of_a_defense_stay_as_they_are(images):
+    def fails(model, x, y, generator):
+        raise RuntimeError("out of ideas")
+
+    with pytest.raises(RuntimeError, match=r"^out of ideas$"):
+        train(logistic(images), images, SHORT, defense=Defense("fails", batch=fails))
+
+
+def test_a_caller_without_gradients_gets_the_same_victim(images):
+    expected = train(small_mlp(images), images, SHORT)
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            assert same(train(small_mlp(images), images, SHORT), expected)
+            own = Data(images.x.clone(), images.y.clone(), images.classes)
+            assert same(train(small_mlp(images), own, SHORT), expected)
+
+
+def test_a_seed_may_be_a_number_of_numpy(images):
+    for kind in (np.int64, np.uint8):
+        assert same(
+            train(small_mlp(images), images, SHORT, seed=kind(3)),
+            train(small_mlp(images), images, SHORT, seed=3),
+        )
+    with pytest.raises(TypeError, match="float"):
+        train(small_mlp(images), images, SHORT, seed=3.0)
+
+
 # Defenses that filter the data
 
 
@@ -536,10 +591,16 @@ def test_a_shuffled_pass_takes_every_row_once():
         {"lr": 0},
         {"lr": -0.1},
         {"weight_decay": -1e-4},
+        {"epochs": 2.5},
+        {"epochs": None},
+        {"batch_size": 50.0},
+        {"lr": float("nan")},
+        {"lr": float("inf")},
+        {"weight_decay": float("nan")},
     ],
 )
 def test_a_recipe_that_cannot_train_is_refused(bad):
-    with pytest.raises(ValueError, match="must be at least 1, lr positive and weight_decay not"):
+    with pytest.raises(ValueError, match="must be at least 1 and whole numbers, lr pos"):
         Recipe(**bad)
 
 
