@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import math
+import operator
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Data:
 
     x: images (N, C, H, W), float32, values in [0, 1]
     y: labels (N,), int64, positions in `classes`
-    classes: the class names
+    classes: the class names, all different
 
     Images that lie in memory in another order, such as (N, H, W, C), are copied: convolutions
     would round them differently.
@@ -67,6 +68,14 @@ class Data:
 
     def __post_init__(self) -> None:
         x, y = self.x, self.y
+        for name, value in (("images", x), ("labels", y)):
+            if not isinstance(value, Tensor):
+                raise DataError(
+                    f"{name} are a {type(value).__name__}, expected a tensor; "
+                    "use torch.as_tensor(...)"
+                )
+        if len(set(self.classes)) < len(self.classes):
+            raise DataError(f"a class name comes twice in {self.classes}, expected different names")
         if x.ndim != 4:
             raise DataError(
                 f"images have shape {tuple(x.shape)}, expected (N, C, H, W); "
@@ -100,7 +109,8 @@ class Data:
         value = self.x[tuple(where)].item()
         raise DataError(
             f"image {where[0].item()} has the pixel value {value:g}, expected values in [0, 1]; "
-            "clamp the images, or divide by 255 if the values are 0 to 255"
+            "divide by 255 if the values are 0 to 255, undo a normalisation by mean and deviation, "
+            "or clamp what an attack has changed"
         )
 
     def _check_labels(self) -> None:
@@ -170,7 +180,7 @@ def balanced(data: Data, n: int, seed: int) -> Data:
     """
     if n < len(data.classes):
         raise DataError(f"n is {n}, expected at least one image for each of {data.classes}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(operator.index(seed))
     share, rest = divmod(n, len(data.classes))
     labels = data.y.cpu()
     picked = []
@@ -192,7 +202,7 @@ def only(data: Data, classes: Sequence[str]) -> Data:
 
     Raises DataError for a class that is unknown or named twice, and for no classes at all.
     """
-    known = ", ".join(data.classes)
+    known = ", ".join(map(str, data.classes))
     for name in classes:
         if name not in data.classes:
             raise DataError(f"unknown class {name!r}; choose from {known}")

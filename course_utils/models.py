@@ -4,6 +4,7 @@ Every model is a `Classifier`: a feature extractor and a linear head. Transfer l
 one and refits the other; feature collision works on what lies between them.
 """
 
+import operator
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
@@ -53,8 +54,13 @@ def small_cnn(shape: tuple[int, int, int], n_classes: int, norm: Norm = "group")
     """Three convolutions (16, 32, 64 channels), each normalised, then global average pooling.
 
     GroupNorm by default: BatchNorm mixes the images of a batch, so that the gradient of one
-    example alone is not defined with it.
+    example alone is not defined with it. Raises ValueError for images of fewer than 4 x 4 pixels.
     """
+    if min(shape[1:]) < 4:
+        raise ValueError(
+            f"Images of shape {shape} are too small for three convolutions with pooling: give at "
+            "least 4 x 4 pixels, or take the MLP."
+        )
     sizes = (shape[0], 16, 32, 64)
     layers: list[nn.Module] = []
     for position, (n_in, n_out) in enumerate(pairwise(sizes)):
@@ -105,7 +111,7 @@ def build(
     if n_classes < 2:
         raise ValueError(f"A classifier needs at least 2 classes, got {n_classes}.")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(operator.index(seed))
         return MODELS[name](tuple(shape), n_classes, **options)
 
 
