@@ -76,8 +76,9 @@ def train(
     state of the caller is not touched.
 
     Raises TrainingError if there is no image or the defense keeps none, the classes do not fit the
-    model, a weight cannot be drawn anew or is not used, BatchNorm meets a single image, or the
-    weights stop being finite; ValueError for an unknown scenario.
+    model or the batch size not the defense, a weight cannot be drawn anew or is not used,
+    BatchNorm meets a single image, or the weights stop being finite; ValueError for an unknown
+    scenario.
     """
     if scenario not in SCENARIOS:
         raise ValueError(f"Unknown scenario {scenario!r}: use one of {', '.join(SCENARIOS)}.")
@@ -86,6 +87,11 @@ def train(
     if model.head.out_features != len(data.classes):
         raise TrainingError(
             f"The model has {model.head.out_features} classes, the data {len(data.classes)}."
+        )
+    if defense.batch_size not in (None, recipe.batch_size):
+        raise TrainingError(
+            f"Defense {defense.name!r} is made for batches of {defense.batch_size} images, but the "
+            f"recipe has {recipe.batch_size}: give both the same batch size."
         )
     seed = operator.index(seed)  # torch takes no numbers of NumPy
     if defense.keep is not None:

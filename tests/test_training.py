@@ -513,6 +513,19 @@ def test_weight_decay_shrinks_all_weights_alike_when_the_gradient_is_zero(images
     torch.testing.assert_close(shrunk, shrunk[0].expand_as(shrunk))
 
 
+def test_a_defense_made_for_another_batch_size_is_refused(images):
+    def gradients(model, x, y, generator):
+        return [part * (len(x) / 50) for part in plain_gradients(model, x, y, generator)]
+
+    defense = Defense("sums", gradients=gradients, batch_size=50)
+    assert same(
+        train(small_mlp(images), images, SHORT, defense=defense),
+        train(small_mlp(images), images, SHORT),
+    )
+    with pytest.raises(TrainingError, match=r"'sums' is made for batches of 50 .* recipe has 20"):
+        train(small_mlp(images), images, replace(SHORT, batch_size=20), defense=defense)
+
+
 def test_in_transfer_only_the_head_has_gradients_to_give(images):
     defense = Defense("head", gradients=lambda m, x, y, g: [p * 0 for p in m.head.parameters()])
     victim = train(small_mlp(images), images, SHORT, scenario="transfer", defense=defense)
