@@ -201,8 +201,7 @@ def bullseye_slips(features: np.ndarray, targets: np.ndarray) -> dict[str, float
     return {
         "You took the distance of each poison: take the mean of the features first.": each.mean()
         / length,
-        "You added up the distances of the poisons: take the mean of the features first.": each.sum()
-        / length,
+        "You added up the distances: take the mean of the features first.": each.sum() / length,
         "You added up the poisons: take their mean, mean(0), not sum(0).": (
             (features.sum(0) - target) ** 2
         ).sum()
@@ -217,9 +216,7 @@ def bullseye_slips(features: np.ndarray, targets: np.ndarray) -> dict[str, float
         / (first**2).sum(),
         "Average the targets first, then compute the loss once.": float(np.mean(apart)),
         "The mean goes over the poisons, axis 0, not over the features.": (
-            float(((features.mean(1) - across) ** 2).sum() / (across**2).sum())
-            if len(features) in (1, len(targets)) or len(targets) == 1
-            else np.nan
+            ((features.mean(1) - across) ** 2).sum() / (across**2).sum()
         ),
         "A distance is never negative: mind the sign.": -gap / length,
         "That is the sum of the changes without squares.": abs(mean - target).sum() / length,
