@@ -145,7 +145,7 @@ def test_tensors_arrays_and_gradients():
     assert as_array([1, 2], (2,), "here").tolist() == [1, 2]
     assert "of shape (2,)" in message(as_array, [[1], [2, 3]], (2,), "here")
     assert len(as_gradient([torch.ones(2), torch.ones(1)], [(2,), (1,)], "here")) == 2
-    assert "one for each parameter" in message(as_gradient, torch.ones(2), [(2,)], "here")
+    assert "one tensor for each parameter" in message(as_gradient, torch.ones(2), [(2,)], "here")
 
 
 @pytest.mark.parametrize(
