@@ -3,9 +3,11 @@ fail it, each with a message that names its cause.
 """
 
 import ast
+import copy
 import functools
 import importlib
 import importlib.util
+import inspect
 import linecache
 import re
 from collections.abc import Callable, Iterator
@@ -242,6 +244,38 @@ def test_damage_is_seen(path, function, damage):
     with pytest.raises(CheckFailed) as failure:
         check_of(path, function)(damaged(solution, damage))
     assert DAMAGE[damage] in str(failure.value)
+
+
+# Arguments of which a check cannot tell that those of its first call are used again.
+UNTOLD = {
+    ("adversarial_loss", "generator"),
+    ("craft_in_batch", "step_size"),
+    *(("poisoned_batch", name) for name in ("model", "images", "labels", "split", "recombine")),
+}
+
+
+@each_exercise
+def test_every_argument_matters(path, function):
+    solution = definitions(read(path))[function]
+    for place, name in enumerate(inspect.signature(solution).parameters):
+        if (function, name) not in UNTOLD:
+            with pytest.raises(CheckFailed):
+                check_of(path, function)(with_a_stale_argument(solution, place))
+
+
+def with_a_stale_argument(solution: Callable, place: int) -> Callable:
+    """A right answer, but one of its arguments is that of the first call for ever."""
+    first = []
+
+    @functools.wraps(solution)
+    def answer(*inputs, **options):
+        inputs = list(inputs)
+        if place < len(inputs):
+            first.append(copy.deepcopy(inputs[place]))
+            inputs[place] = first[0]
+        return solution(*inputs, **options)
+
+    return answer
 
 
 @pytest.mark.parametrize("path", lesson_files(), ids=lambda path: path.stem)

@@ -40,7 +40,7 @@ def check_unrolled_step(step: Callable) -> None:
 def problem(name: str, n: int, seed: int) -> tuple[Classifier, Tensor, Tensor]:
     """A model in double precision, n small images and their labels."""
     generator = torch.Generator().manual_seed(seed)
-    options = {"width": 5} if name == "mlp" else {}
+    options = {"width": 16} if name == "mlp" else {}
     model = build(name, (1, 4, 4), 3, seed=seed, **options).double()
     x = torch.rand(n, 1, 4, 4, generator=generator, dtype=torch.float64)
     return model, x, torch.randint(3, (n,), generator=generator)
