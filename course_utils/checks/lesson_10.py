@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -43,8 +42,8 @@ def compare_sum(
     ]
     norms = torch.stack([torch.cat([part.flatten() for part in one]).norm() for one in each])
     case = f"for N = {len(losses)} and the bound {clip}"
-    special = about("Here the lengths have a graph of their own: they count as constants, detach.")
-    with special if graph else nullcontext():
+    constant = "Here the lengths have a graph of their own: they count as constants, detach them."
+    with about(constant if graph else ""):
         answer = attempt(clipped_sum, losses, norms, parameters, clip)
         found = as_gradient(answer, [p.shape for p in parameters], case)
         found = np.concatenate([part.flatten().numpy() for part in found])
@@ -183,7 +182,7 @@ def check_attack_cost(attack_cost: Callable) -> None:
     for counts, broken in cases:
         hits = [count for count, hit in zip(counts, broken, strict=True) if hit]
         expected.append(sorted(hits)[0] if hits else math.inf)
-        with nullcontext() if hits else about(NEVER):
+        with about("" if hits else NEVER):
             answer = attempt(attack_cost, counts, broken, finite=False)
             found.append(as_number(answer, f"for {counts} and {broken}"))
             require(not math.isnan(found[-1]), f"There is nan in the answer for {broken}.")

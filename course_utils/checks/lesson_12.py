@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from course_utils.checks import attempt, passed, require
-from course_utils.checks.answers import as_tensor, instead
+from course_utils.checks.answers import as_array, as_tensor, instead
 from course_utils.checks.mistakes import diagnosis
 
 # height, width, share that stays, centre
@@ -30,9 +30,10 @@ def check_cutmix_box(box: Callable) -> None:
     for inputs in BOXES:
         height, width, share, row, column = inputs
         answer = attempt(box, *inputs)
+        as_array(answer, (4,), told(inputs), "top, bottom, left and right, four whole numbers,")
         ends = np.asarray(answer)
         require(
-            ends.shape == (4,) and ends.dtype.kind == "i",
+            ends.dtype.kind in "iu",
             f"Return four whole numbers, top, bottom, left and right; {told(inputs)} you gave "
             f"{answer!r}.",
         )
@@ -199,7 +200,7 @@ def compare_candidates(
 
 def shape_hint(answer: tuple, losses: Tensor, images: Tensor) -> str:
     """What images of a wrong shape come from."""
-    shape, (count, n) = tuple(np.shape(answer[0])), losses.shape
+    shape, (count, n) = tuple(getattr(answer[0], "shape", ())), losses.shape
     if shape == (n,):
         return " Those are the losses themselves: return the images"
     if shape == (n, n, *images.shape[2:]):

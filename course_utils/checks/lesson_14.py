@@ -20,6 +20,7 @@ SPLITS = (
     ([7, 8], 0.1),
     ([7, 8, 8, 8], 0.99),
 )
+BOTH = "There must be at least one of each, whatever the share."
 
 
 def check_split_batch(split: Callable) -> None:
@@ -29,9 +30,10 @@ def check_split_batch(split: Callable) -> None:
         labels = torch.tensor(numbers)
         images = torch.arange(len(numbers)).float().view(-1, 1, 1, 1) / 10
         case = f"for labels {numbers} and share {share}"
-        with about("Whatever the share, there must be at least one of each: poison and target."):
+        with about(BOTH if share in (0.1, 0.99) else ""):
             found = attempt(split, images, labels, share)
         named = getattr(found, "_fields", None) == Split._fields
+        named = named and all(isinstance(part, Tensor) for part in found)
         require(named, f"Return a Split of five tensors{instead(found)}; {case}.")
         parts = Split(*found)
         count = min(max(round(share * len(numbers)), 1), len(numbers) - 1)
@@ -64,7 +66,7 @@ def compare_sizes(parts: Split, count: int, n: int, share: float, case: str) -> 
         return
     hint = ""
     if 0 in got:
-        hint = " There must be at least one of each, whatever the share."
+        hint = f" {BOTH}"
     elif got == (n - count, count):
         hint = " The share is that of the poisons, not of the targets."
     elif got[0] == int(share * n):
@@ -319,12 +321,11 @@ def check_poisoned_batch(make: Callable) -> None:
             require(len(seen) == 1, f"The attack is simulated once a batch, not {len(seen)} times.")
             check_simulation(*seen[0], generator)
             compare_batch(*answer, images, labels)
-    found, got = answer
-    require(
-        alike(found, 1 - images[ORDER[:3]]) and alike(got, labels[ORDER[:3]]),
-        f"With recombine=False only the 3 poisons come back, with their labels; you gave "
-        f"{len(found)} images, or others.",
-    )
+    alone = "with recombine=False only the 3 poisons come back, with their labels"
+    found = as_tensor(answer[0], (3, 1, 1, 1), alone, "images")
+    got = as_tensor(answer[1], (3,), alone, "labels")
+    same = alike(found, 1 - images[ORDER[:3]]) and alike(got, labels[ORDER[:3]])
+    require(same, f"W{alone[1:]}; you gave others.")
     check_errors(make, model, images, labels, generator)
     passed(make)
 

@@ -185,7 +185,10 @@ def compare_slope(slope: Tensor, ratio: Tensor, case: str) -> None:
     elif alike(slope, torch.zeros_like(slope)):
         hint = "Yours has the slope 0: `images` cancels out. Detach the whole change."
     elif slope.std(correction=0) < 1e-5:
-        hint = f"Yours has the slope {slope.mean():.3g}: `images` itself must come in just once."
+        hint = (
+            f"Yours has the slope {slope.mean():.3g}: `images` must stand once, with a plus, "
+            "outside of what is detached."
+        )
     require(
         False,
         f"The gradient is not that of a constant change ({case}): x + delta has slope 1 in every "

@@ -206,7 +206,7 @@ def check_rank_ranges(function: Callable) -> None:
     found = []
     for better in cases:
         count, answer = len(better), attempt(function, better)
-        turned = np.shape(answer) == (2, count) != (count, 2)
+        turned = getattr(answer, "shape", ()) == (2, count) != (count, 2)
         hint = ": best and worst side by side, axis=1" if turned else ""
         case = f"for {count} victims{hint}"
         found.append(as_array(answer, (count, 2), case, "best and worst rank of each victim,"))

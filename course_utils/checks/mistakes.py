@@ -35,8 +35,8 @@ def diagnosis(
 
 @contextmanager
 def about(advice: str) -> Iterator[None]:
-    """If the check fails inside, its message ends with what is special about this input."""
+    """If the check fails inside, its message ends with what is special about this input, if any."""
     try:
         yield
     except CheckFailed as error:
-        raise CheckFailed(f"{error} {advice}") from error.__cause__
+        raise CheckFailed(f"{error} {advice}".rstrip()) from error.__cause__
