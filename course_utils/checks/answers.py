@@ -1,5 +1,6 @@
 """What a reader's function gave back, as numbers that a check can compare, or a clear message."""
 
+from collections.abc import Callable, Sequence
 from numbers import Real
 
 import numpy as np
@@ -83,3 +84,31 @@ def text(values, decimals: int) -> str:
     if np.ndim(values) == 0:
         return f"{float(values):.{decimals}f}"
     return f"[{', '.join(f'{float(value):.{decimals}f}' for value in values)}]"
+
+
+def compare(rows: Sequence[tuple], what: str, slips: Callable, tolerance: float = 1e-5) -> None:
+    """Fail with the first case whose answer is not the right one.
+
+    rows: of each case its name, what came in, the answer and the right answer. what: what is
+    compared, for the message. slips: from what came in, what common mistakes make of it, by the
+    advice for each; given if the mistake explains the answers of all cases.
+    """
+    for case, _, found, right in rows:
+        if same(found, right, tolerance):
+            continue
+        made = [(answer, slips(*given)) for _, given, answer, _ in rows]
+        advice = next(
+            (text for text in made[0][1] if all(same(a, by[text], tolerance) for a, by in made)), ""
+        )
+        found, right, place = np.asarray(found), np.asarray(right), ""
+        if right.size > 12 or right.ndim > 1:
+            at = np.unravel_index(np.abs(found - right).argmax(), right.shape)
+            found, right, place = found[at], right[at], f" at {[*map(int, at)]}"
+        wanted, given = side_by_side(right, found)
+        raise CheckFailed(f"For {case} {what}{place} is {wanted}, you gave {given}. {advice}")
+
+
+def same(first, second, tolerance: float) -> bool:
+    """Whether two answers have the same shape and nearly the same numbers."""
+    first, second = (np.asarray(values, dtype=float) for values in (first, second))
+    return first.shape == second.shape and np.allclose(first, second, tolerance, tolerance)
