@@ -45,6 +45,7 @@ def check_adversarial_loss(loss_function: Callable) -> None:
         found = attempt(loss_function, model, images, labels, epsilon, 5, generator)
         single = isinstance(found, Tensor) and found.numel() == 1
         require(single, f"Return one number as a tensor{instead(found)}; for {case}.")
+        require(bool(model.seen), f"The model was never asked; for {case}.")
         compare_images(model.seen, images, epsilon, case)
         compare_loss(found.item(), model, images, labels, epsilon, case)
         check_weights(found, model, images, labels, epsilon, case)

@@ -138,6 +138,10 @@ def without_labels(model, images, labels, epsilon, steps, generator):
     return cross_entropy(logits, logits.argmax(1))
 
 
+def a_constant(model, images, labels, epsilon, steps, generator):
+    return torch.tensor(0.7, requires_grad=True)
+
+
 def by_hand(model, images, labels, epsilon, steps, generator):
     start = random_start(images, epsilon, generator)
     moved = walk(model, images, labels, epsilon, steps, start)
@@ -418,6 +422,7 @@ WRONG = {
         (half_clean, "on the changed ones only"),
         (not_a_number, "nan"),
         (without_labels, "true labels"),
+        (a_constant, "never asked"),
     ],
     "random_signs": [
         (no_box, "outside"),
