@@ -15,7 +15,7 @@ def as_number(answer, case: str) -> float:
     single = isinstance(answer, Tensor | np.ndarray) and answer.ndim == 0
     good = single or (isinstance(answer, Real) and not isinstance(answer, bool))
     require(good, f"Return one number{instead(answer)}; {case}.")
-    return float(answer)
+    return float(answer.detach() if isinstance(answer, Tensor) else answer)
 
 
 def as_tensor(answer, shape: tuple[int, ...], case: str, what: str = "a tensor") -> Tensor:
