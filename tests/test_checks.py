@@ -46,12 +46,11 @@ def test_advice_keeps_the_error_of_the_reader():
 OTHER_FORMS = {
     "text": "0.5",
     "nothing": [],
-    "ragged": [1, [2, 3]],
     "dictionary": {"a": 1},
     "complex": 1 + 2j,
     "constant": torch.tensor(0.25),
     "with a graph": torch.ones(2, requires_grad=True),
-    "two tensors": (torch.ones(2), torch.ones(3)),
+    "two tensors": (torch.ones(2), torch.ones(2)),
     "empty tensors": (torch.zeros(0), torch.zeros(0)),
     "five tensors": [torch.ones(1)] * 5,
     "whole numbers": (1, 2, 3, 4),
@@ -60,18 +59,17 @@ OTHER_FORMS = {
 
 
 @each_exercise
-@pytest.mark.parametrize("form", OTHER_FORMS)
-def test_an_answer_of_another_form_gets_a_message(path, function, form):
-    @functools.wraps(definitions(read(path))[function])
-    def answer(*inputs, **options):
-        return OTHER_FORMS[form]
-
-    with pytest.raises(CheckFailed):
-        check_of(path, function)(answer)
+def test_answers_of_another_form_get_a_message(path, function):
+    solution = definitions(read(path))[function]
+    for form, given in OTHER_FORMS.items():
+        answer = functools.wraps(solution)(lambda *inputs, given=given, **options: given)
+        with pytest.raises(CheckFailed):
+            check_of(path, function)(answer)
+            pytest.fail(f"{form} passed")
 
 
 def weighted(losses, parameters, weights):
-    return torch.autograd.grad((weights * losses).sum(), parameters, retain_graph=True)
+    return torch.autograd.grad((weights * losses).sum(), parameters)
 
 
 def test_clipped_sum_accepts_weights_before_or_after_the_gradients():
@@ -81,8 +79,9 @@ def test_clipped_sum_accepts_weights_before_or_after_the_gradients():
     def one_by_one(losses, norms, parameters, clip):
         total = [torch.zeros_like(p) for p in parameters]
         for loss, norm in zip(losses, norms.tolist(), strict=True):
-            for sum_, part in zip(total, weighted(loss, parameters, 1), strict=True):
-                sum_ += part * min(1, clip / norm)
+            gradient = torch.autograd.grad(loss, parameters, retain_graph=True)
+            for sum_, part in zip(total, gradient, strict=True):
+                sum_ += part * (clip / norm if norm > clip else 1)
         return total
 
     for answer in (by_weights, one_by_one):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_gradient, as_number, side_by_side
-from course_utils.checks.mistakes import about, alike, diagnosis
+from course_utils.checks.mistakes import about, alike, by_length, diagnosis
 
 SHAPES = ((3, 4), (3,), (2, 3, 1))
 ENDS = np.cumsum([math.prod(shape) for shape in SHAPES])[:-1]  # where a parameter's columns end
@@ -55,12 +55,10 @@ def compare_clipped(clip: Callable, gradients: tuple[Tensor, ...], bound: float)
         expected = row * (bound / norm) if norm > bound else row
         if not alike(found[i], expected, 1e-4):  # Opacus adds 1e-6 to each length
             hint = diagnosis([found], CLIPPED, [(rows, bound)])
-            length, yours = side_by_side(min(norm, bound), np.linalg.norm(found[i]))
-            same = " It points elsewhere." if length == yours else ""
             require(
                 False,
-                f"F{case[1:]}, example {i} came with the length {norm:.4f} and must leave "
-                f"with {length}, in the same direction; yours has {yours}.{same}{hint}",
+                f"F{case[1:]}, example {i} came with the length {norm:.4f} and must leave with "
+                f"{by_length(expected, found[i])}.{hint}",
             )
 
 
@@ -105,6 +103,7 @@ CLIPPED: dict[str, Callable] = {
     "Your function ignores the bound and clips to 1.": lambda rows, bound: (
         rows * factors(lengths_of(rows), 1.0)
     ),
+    "The sign is turned.": lambda rows, bound: -rows * factors(lengths_of(rows), bound),
     "Long gradients are scaled down, not dropped.": lambda rows, bound: (
         rows * (lengths_of(rows) <= bound)[:, None]
     ),
@@ -129,20 +128,25 @@ def check_refusal(clip: Callable) -> None:
 
 def check_group_cosine(group_cosine: Callable) -> None:
     """Compares with numpy on long vectors. Raises CheckFailed."""
+    found, cases = [], []
     for n, seed in ((5, 0), (9, 1), (30, 2), (12, 3), (7, 4)):
         gradients = draw_gradients(n, seed)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
         first, second = torch.zeros(2, n, dtype=torch.bool)
         first[order[: 2 + n // 4]] = True
         second[order[2 + n // 4 : n - 1]] = True
-        case = f"for groups of {int(first.sum())} and {int(second.sum())} out of {n} examples"
-        found = as_number(attempt(group_cosine, gradients, first, second), case)
-        inputs = rows_of(gradients), first.numpy(), second.numpy()
-        expected = cosine(*means(*inputs))
-        if not abs(found - expected) < 1e-5:
-            wanted, yours = side_by_side(expected, found)
-            hint = diagnosis([found], COSINES, [inputs]) or layer_hint(found, *inputs)
-            require(False, f"F{case[1:]} the cosine is {wanted}, you gave {yours}.{hint}")
+        found.append(as_number(attempt(group_cosine, gradients, first, second), f"for N = {n}"))
+        cases.append((rows_of(gradients), first.numpy(), second.numpy()))
+    for got, (rows, first, second) in zip(found, cases, strict=True):
+        expected = cosine(*means(rows, first, second))
+        if not abs(got - expected) < 1e-5:
+            wanted, yours = side_by_side(expected, got)
+            hint = diagnosis(found, COSINES, cases) or layer_hint(got, rows, first, second)
+            require(
+                False,
+                f"For groups of {first.sum()} and {second.sum()} out of {len(rows)} examples the "
+                f"cosine is {wanted}, you gave {yours}.{hint}",
+            )
     passed(group_cosine)
 
 

@@ -10,57 +10,59 @@ from torch.nn.functional import cross_entropy
 
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_gradient, as_number, side_by_side
-from course_utils.checks.mistakes import about, alike, diagnosis
+from course_utils.checks.mistakes import about, alike, by_length, diagnosis
 
 NEVER = "An attack that never succeeds has no finite cost: return math.inf."
 
 
 def check_clipped_sum(clipped_sum: Callable) -> None:
     """Compares with one example after another, clipped in numpy. Raises CheckFailed."""
-    for n, width, clip, seed in ((4, 3, 1.0, 0), (1, 2, 0.5, 1), (7, 4, 99.0, 2), (6, 3, 0.3, 3)):
-        generator = torch.Generator().manual_seed(seed)
-        weight, bias, x = (
-            torch.randn(shape, generator=generator, dtype=torch.double)
-            for shape in ((width, 3), (3,), (n, width))
-        )
-        x = x * torch.linspace(0.05, 3, n, dtype=torch.double)[:, None]  # some examples weigh much
-        labels = torch.randint(3, (n,), generator=generator)
-        parameters = [nn.Parameter(weight), nn.Parameter(bias)]
-        losses = cross_entropy(x @ parameters[0] + parameters[1], labels, reduction="none")
-        for graph in (False, True):
-            compare_sum(clipped_sum, losses, parameters, clip, graph)
+    for n, width, clip, seed in ((6, 3, 1.0, 0), (1, 2, 0.5, 1), (7, 4, 99.0, 2), (5, 3, 0.3, 3)):
+        heavy = torch.linspace(0.05, 3, n, dtype=torch.double)
+        compare_sum(clipped_sum, heavy, width, clip, seed)
+    with about("Here the lengths have a graph of their own: they count as constants, detach them."):
+        compare_sum(clipped_sum, torch.tensor([0.3, 3.0, 2.0]), 3, 0.5, 4, graph=True)
+    with about(
+        "One length here is 0: 0 / 0 is not a number, but clip / 0 is infinite, so at least 1."
+    ):
+        compare_sum(clipped_sum, torch.tensor([0.3, 0.0, 2.0]), 3, 0.5, 5)
     passed(clipped_sum)
 
 
 def compare_sum(
-    clipped_sum: Callable, losses: Tensor, parameters: list[nn.Parameter], clip: float, graph: bool
+    clipped_sum: Callable, heavy: Tensor, width: int, clip: float, seed: int, graph: bool = False
 ) -> None:
-    """Fail unless it is the sum of the clipped gradients; name the usual mistakes."""
-    each = [
-        torch.autograd.grad(loss, parameters, retain_graph=True, create_graph=graph)
-        for loss in losses
-    ]
+    """Fail unless it is the sum of the clipped gradients; name the usual mistakes.
+
+    heavy: by what the loss of each example is multiplied (N,), so that some weigh much. graph:
+    whether the lengths can be differentiated.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weight, bias, x = (
+        torch.randn(shape, generator=generator, dtype=torch.double)
+        for shape in ((width, 3), (3,), (len(heavy), width))
+    )
+    labels = torch.randint(3, (len(heavy),), generator=generator)
+    parameters = [nn.Parameter(weight), nn.Parameter(bias)]
+    losses = heavy * cross_entropy(x @ parameters[0] + parameters[1], labels, reduction="none")
+    each = [torch.autograd.grad(one, parameters, create_graph=True) for one in losses]
     norms = torch.stack([torch.cat([part.flatten() for part in one]).norm() for one in each])
-    case = f"for N = {len(losses)} and the bound {clip}"
-    constant = "Here the lengths have a graph of their own: they count as constants, detach them."
-    with about(constant if graph else ""):
-        answer = attempt(clipped_sum, losses, norms, parameters, clip)
-        found = as_gradient(answer, [p.shape for p in parameters], case)
-        found = np.concatenate([part.flatten().numpy() for part in found])
-        rows = np.array([np.concatenate([p.detach().flatten() for p in one]) for one in each])
-        lengths = np.sqrt((rows**2).sum(1))
-        expected = sum(
-            row * min(1.0, clip / length) for row, length in zip(rows, lengths, strict=True)
-        )
-        if alike(found, expected, 1e-4):
-            return
-        hint = diagnosis([found], SUMS, [(rows, lengths, clip)], 1e-4)
-        wanted, yours = side_by_side(np.linalg.norm(expected), np.linalg.norm(found))
-        require(
-            False,
-            f"F{case[1:]} the sum of the clipped gradients has the length {wanted}, yours {yours}, "
-            f"and they differ.{hint}",
-        )
+    rows = np.array([np.concatenate([p.detach().flatten() for p in one]) for one in each])
+    size = np.sqrt((rows**2).sum(1))
+    case = f"for N = {len(rows)} and the bound {clip}"
+    answer = attempt(clipped_sum, losses, norms if graph else norms.detach(), parameters, clip)
+    found = as_gradient(answer, [p.shape for p in parameters], case)
+    found = np.concatenate([part.flatten() for part in found])
+    expected = sum(
+        row * (clip / norm if norm > clip else 1) for row, norm in zip(rows, size, strict=True)
+    )
+    if alike(found, expected, 1e-4):
+        return
+    hint = diagnosis([found], SUMS, [(rows, size, clip)], 1e-4)
+    require(
+        False,
+        f"F{case[1:]} the sum of the clipped gradients has {by_length(expected, found)}.{hint}",
+    )
 
 
 def weighted(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from course_utils.checks import CheckFailed
+from course_utils.checks.answers import side_by_side
 
 
 def alike(first, second, tolerance: float = 1e-5) -> bool:
@@ -31,6 +32,14 @@ def diagnosis(
             if all(alike(answer, mistake(*case), tolerance) for answer, case in pairs):
                 return f" {sentence}"
     return ""
+
+
+def by_length(expected: np.ndarray, found: np.ndarray) -> str:
+    """How two gradients differ that should be the same: in their length, or else in direction."""
+    wanted, yours = float(np.linalg.norm(expected)), float(np.linalg.norm(found))
+    if abs(wanted - yours) < 1e-4 * wanted:
+        return f"the length {wanted:.4f}, which yours has too, but another direction"
+    return "the length {}, yours {}".format(*side_by_side(wanted, yours))
 
 
 @contextmanager

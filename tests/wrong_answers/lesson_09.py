@@ -101,6 +101,11 @@ def long_ones_dropped(gradients, bound):
     return scaled(gradients, (per_example_norms(gradients) <= bound).double())
 
 
+def turned(gradients, bound):
+    check_shaping(bound)
+    return tuple(-part for part in any_bound(gradients, bound))
+
+
 def first_parameter(gradients, bound):
     check_shaping(bound)
     return any_bound(gradients, bound)[0]
@@ -149,6 +154,10 @@ def mean_of_pairs(gradients, first, second):
 
 def units_first(gradients, first, second):
     return group_cosine(scaled(gradients, 1 / per_example_norms(gradients)), first, second)
+
+
+def turned_cosine(gradients, first, second):
+    return -group_cosine(gradients, first, second)
 
 
 def against_all(gradients, first, second):
@@ -243,6 +252,7 @@ WRONG = {
         (upside_down, "upside down"),
         (bound_of_one, "ignores the bound"),
         (long_ones_dropped, "not dropped"),
+        (turned, "The sign is turned"),
         (first_parameter, "3 tensors, one for each parameter"),
         (nothing_returned, "None"),
     ],
@@ -254,8 +264,9 @@ WRONG = {
         (inner_product, "both lengths"),
         (mean_over_layers, "not one for each"),
         (last_layer_only, "not one for each"),
-        (without_sign, "sign"),
-        (never_negative, "sign"),
+        (turned_cosine, "The sign is turned"),
+        (without_sign, "has a sign"),
+        (never_negative, "The sign is lost"),
         (a_distance, "one minus the cosine"),
         (the_angle, "the angle itself"),
         (inputs_scaled, "changed"),

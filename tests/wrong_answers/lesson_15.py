@@ -109,6 +109,10 @@ def no_mistake(parts, clip):
     return weigh(parts, (clip / squares(parts).sqrt()).clamp(max=1) / len(parts[0][0]))
 
 
+def turned(parts, clip):
+    return tuple(-part for part in no_mistake(parts, clip))
+
+
 def a_list(parts, clip):
     return list(no_mistake(parts, clip))
 
@@ -294,6 +298,7 @@ WRONG = {
         (inputs_overwritten, "changed"),
         (clip_of_one, "ignores `clip`"),
         (long_ones_dropped, "not dropped"),
+        (turned, "The sign is turned"),
         (mean_over_the_clipped, "Divide by the number of examples"),
         (biases_last, "for each parameter a tensor of shape"),
         (weights_only, "one for each parameter"),
