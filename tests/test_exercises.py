@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.util
 import linecache
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -147,6 +148,8 @@ def has_no_return(inputs: tuple, answer):
 
 
 def gives_nan(inputs: tuple, answer):
+    if answer is None:
+        return None
     if isinstance(answer, tuple | list):
         spoilt = [gives_nan(inputs, part) for part in answer]
         return answer._make(spoilt) if hasattr(answer, "_make") else type(answer)(spoilt)
@@ -165,7 +168,7 @@ DAMAGE = {
     leaves_the_mode: "The mode of",
     leaves_a_gradient: "A gradient was left",
     has_no_return: "None",
-    gives_nan: "There is nan",
+    gives_nan: "nan",
 }
 
 
@@ -214,6 +217,8 @@ def test_wrong_answer_fails_with_a_helpful_message(path, function, answer):
     with pytest.raises(CheckFailed) as failure:
         check_of(path, function)(answer[0])
     assert answer[1] in str(failure.value)
+    told = re.search(r" is (.+), you gave (.+?)\. ", str(failure.value))
+    assert told is None or told[1].split(" is ")[-1] != told[2], "the two numbers look the same"
 
 
 @pytest.mark.parametrize(("path", "function", "answer"), list(cases("RIGHT")))

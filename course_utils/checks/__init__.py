@@ -35,7 +35,7 @@ def attempt(function: Callable, *inputs, finite: bool = True, none: bool = False
     name = getattr(function, "__name__", "Your function")
     try:
         named = inspect.signature(function).bind(*inputs, **options).arguments
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise CheckFailed(f"{name} must take the arguments of the lesson: {error}.") from None
     call = f"{name}({', '.join(f'{key}={described(value)}' for key, value in named.items())})"
     before, around = state(named), global_state()
@@ -46,9 +46,8 @@ def attempt(function: Callable, *inputs, finite: bool = True, none: bool = False
         raise CheckFailed(f"{name} is not written yet. {error}") from None
     except Exception as error:
         advice = next((f" {text}" for words, text in ADVICE.items() if words in str(error)), "")
-        raise CheckFailed(
-            f"{name} stopped with {type(error).__name__}: {error}.{advice} The call: {call}"
-        ) from error
+        said = f"{type(error).__name__}: {error}".rstrip(".")
+        raise CheckFailed(f"{name} stopped with {said}.{advice} The call: {call}") from error
     finally:
         after = global_state()
         put_back(around)
@@ -61,8 +60,8 @@ def attempt(function: Callable, *inputs, finite: bool = True, none: bool = False
     wrong = not_finite(answer) if finite else ""
     require(
         not wrong,
-        f"There is {wrong} in the answer. 0 / 0, log(0) and inf - inf give such values. The call: "
-        f"{call}",
+        f"There is {wrong} in the answer: look for 0 / 0, log(0), inf - inf or a mask of infinity "
+        f"that covers too much. The call: {call}",
     )
     return answer
 

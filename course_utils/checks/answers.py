@@ -45,18 +45,18 @@ def as_gradient(answer, shapes, case: str) -> list[Tensor]:
     return [as_tensor(part, shape, case, "for each parameter a tensor") for part, shape in pairs]
 
 
-def as_rows(answer, count: int, below: int, case: str) -> list[int]:
-    """`count` row numbers from 0 to `below` - 1, from a tensor (count,) of whole numbers."""
-    require(isinstance(answer, Tensor), f"Return a tensor{instead(answer)}; {case}.")
+def as_rows(answer, count: int, below: int, case: str, what: str = "row numbers") -> list[int]:
+    """`count` whole numbers from 0 to `below` - 1, from a tensor (count,) of them."""
+    require(isinstance(answer, Tensor), f"Return a tensor of {what}{instead(answer)}; {case}.")
     if answer.dtype == torch.bool:
-        raise CheckFailed(f"A mask says which, but not in which order: return row numbers; {case}.")
+        raise CheckFailed(f"A mask says which, but not in which order: return {what}; {case}.")
     if answer.is_floating_point():
-        raise CheckFailed(f"Row numbers are whole numbers, yours are {answer.dtype}; {case}.")
+        raise CheckFailed(f"The {what} must be whole numbers, not {answer.dtype}; {case}.")
     good = tuple(answer.shape) == (count,)
-    require(good, f"Return {count} row numbers, of shape ({count},){instead(answer)}; {case}.")
+    require(good, f"Return {count} {what}, of shape ({count},){instead(answer)}; {case}.")
     numbers = answer.tolist()
     outside = [number for number in numbers if not 0 <= number < below]
-    require(not outside, f"Row numbers go from 0 to {below - 1}, one is {outside[:1]}; {case}.")
+    require(not outside, f"The {what} go from 0 to {below - 1}, not to {outside[:1]}; {case}.")
     return numbers
 
 
@@ -67,6 +67,8 @@ def instead(answer) -> str:
         return f", not {kind} of shape {tuple(answer.shape)}"
     if isinstance(answer, list | tuple):
         return f", not a {type(answer).__name__} of {len(answer)}"
+    if isinstance(answer, Real):
+        return f", not a plain {type(answer).__name__}"
     return f", not {type(answer).__name__}"
 
 
@@ -105,7 +107,7 @@ def compare(rows: Sequence[tuple], what: str, slips: Callable, tolerance: float 
             at = np.unravel_index(np.abs(found - right).argmax(), right.shape)
             found, right, place = found[at], right[at], f" at {[*map(int, at)]}"
         wanted, given = side_by_side(right, found)
-        raise CheckFailed(f"For {case} {what}{place} is {wanted}, you gave {given}. {advice}")
+        raise CheckFailed(f"For {case}: {what}{place} is {wanted}, you gave {given}. {advice}")
 
 
 def same(first, second, tolerance: float) -> bool:

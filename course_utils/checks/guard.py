@@ -124,6 +124,8 @@ def described(value) -> str:
             numbers = numbers.astype(float).round(3) if numbers.dtype.kind == "f" else numbers
             return str(numbers.tolist())
         return f"<{' x '.join(map(str, value.shape))}>"
-    if value is None or isinstance(value, Number | str):
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict | list | tuple | Number | str | None) and len(str(value)) < 60:
         return str(value)
     return f"<{type(value).__name__}>"

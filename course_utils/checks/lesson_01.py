@@ -25,7 +25,7 @@ def check_attack_cost(cost: Callable) -> None:
     rows = []
     for success in cases:
         good = [b for b in success if all(won for tried, won in success.items() if tried >= b)]
-        found = attempt(cost, success, none=True)
+        found = attempt(cost, success, none=True, finite=False)
         require(
             found is None or np.ndim(found) == 0,
             f"Return one budget or None{instead(found)}; for {success}.",
@@ -54,6 +54,7 @@ def cost_slips(success: dict[int, bool]) -> dict[str, object]:
         "A success does not count if a larger budget fails.": min(won, default=None),
         "That is the largest budget that succeeds: look for the smallest.": max(won, default=None),
         "When the largest budget fails there is no cost: return None.": right or 0,
+        "Without a cost return None, not infinity.": np.inf if right is None else right,
         "A budget of 0 is a budget: ask for `is None`.": right or None,
         "The budgets need not come in order: sort them.": walked([*success][::-1]),
         "You stopped at the first failure from below: begin with the largest budget.": walked(
@@ -155,7 +156,7 @@ def check_mcnemar_p_value(p_value: Callable) -> None:
         tail = sum(comb(total, k) for k in range(smaller + 1)) / 2**total
         case = (
             f"{both} times both succeed, {only_first} times only the first, {only_second} times "
-            f"only the second, {neither} times none,"
+            f"only the second, {neither} times none"
         )
         found = as_number(attempt(p_value, first, second), case)
         rows.append((case, counts, found, min(1.0, 2 * tail)))

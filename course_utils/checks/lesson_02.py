@@ -83,7 +83,7 @@ def check_choose_flips(choose: Callable) -> None:
             f"Return two tensors, the rows and their new labels{instead(answer)}; {case}.",
         )
         chosen = as_rows(answer[0], budget, n, case)
-        new = as_rows(answer[1], budget, n_classes, case)
+        new = as_rows(answer[1], budget, n_classes, case, "new labels")
         require(len(set(chosen)) == budget, f"An image is flipped more than once: {case}.")
         for row, label in zip(chosen, new, strict=True):
             require(

@@ -91,12 +91,12 @@ def check_attack_success_rate(rate: Callable) -> None:
         tried = [k != target if source is None else k == source for k in true.tolist()]
         hits = [k == target and t for k, t in zip(predicted.tolist(), tried, strict=True)]
         kind = "all-to-one" if source is None else f"one-to-one, source class {source}"
-        case = f"{n} images of {n_classes} classes, target class {target}, {kind},"
+        case = f"{n} images of {n_classes} classes, target class {target}, {kind}"
         given = predicted, true, target, source
         found = attempt(rate, *given)
         require(
             not isinstance(found, Tensor),
-            f"Return a number, not a Tensor: end with .item(); {case}",
+            f"Return a number, not a Tensor: end with .item(); {case}.",
         )
         rows.append((case, given, as_number(found, case), sum(hits) / sum(tried)))
     compare(rows, "the rate", rate_slips)

@@ -29,7 +29,7 @@ def check_pair_greedily(pair: Callable) -> None:
             continue
         advice = next((t for t in rows[0][3] if all(f == by[t] for _, f, _, by in rows)), "")
         if not advice and len(set(found)) < len(found):
-            advice = "A source image has two partners: strike out its column when it is taken."
+            advice = "A source image has two partners: strike out the row AND the column of a pair."
         poison = next(i for i, right in enumerate(expected) if found[i] != right)
         raise CheckFailed(
             f"For {case}, poison {poison} belongs to source image {expected[poison]}, you gave it "
@@ -108,7 +108,7 @@ def check_faint_trigger(faint: Callable) -> None:
     for side, epsilon in ((4, 16 / 255), (6, 0.25), (5, 1.0)):
         images = torch.rand(3, 1, side, side, generator=generator)
         trigger = corner_trigger(side, generator)
-        case = f"images of {side} by {side} pixels, epsilon {epsilon:.3f},"
+        case = f"images of {side} by {side} pixels, epsilon {epsilon:.3f}"
         found = as_tensor(attempt(faint, images, trigger, epsilon), images.shape, case, "images")
         given = images.double().numpy(), trigger(images).double().numpy(), epsilon
         pairs = zip(*(part.ravel() for part in given[:2]), strict=True)
@@ -169,13 +169,13 @@ def check_patched_gradient(gradient: Callable) -> None:
         labels = torch.arange(20) % n_classes
         goal = Backdoor(corner_trigger(6, generator), target, source)
         model = build("mlp", (1, 6, 6), n_classes, seed=source, width=8)
-        case = f"20 images, source class {source}, target class {target},"
+        case = f"20 images, source class {source}, target class {target}"
         answer = attempt(gradient, model, images, labels, goal)
         shapes = [p.shape for p in model.parameters()]
         found = np.concatenate([part.ravel() for part in as_gradient(answer, shapes, case)])
         require(
             not any(part.requires_grad for part in answer),
-            f"The gradient still hangs on the model: it is a constant from here on; {case}",
+            f"The gradient still hangs on the model: it is a constant from here on; {case}.",
         )
         chosen = labels == source
         wanted = torch.full((int(chosen.sum()),), target)

@@ -308,7 +308,7 @@ WRONG = {
         (first_success, "larger budget fails"),
         (largest_success, "look for the smallest"),
         (zero_instead_of_none, "there is no cost: return None"),
-        (infinity_instead_of_none, "There is inf"),
+        (infinity_instead_of_none, "return None, not infinity"),
         (takes_zero_for_none, "ask for `is None`"),
         (trusts_the_order, "need not come in order"),
         (walks_upwards, "begin with the largest"),

@@ -293,11 +293,11 @@ WRONG = {
         (takes_the_first, "took the first images"),
         (takes_the_next_class, "the next class to each"),
         (masks_in_place, "What came in was changed: `loss`"),
-        (new_labels_of_all, "Return 2 row numbers"),
+        (new_labels_of_all, "Return 2 new labels"),
         (forgets_the_budget, "Return 2 row numbers"),
         (a_mask_of_flips, "return row numbers"),
         (rows_only, "Return two tensors"),
-        (losses_for_rows, "whole numbers"),
+        (losses_for_rows, "must be whole numbers"),
     ],
     "relative_accuracy_drop": [
         (in_points, "in points"),

@@ -393,7 +393,7 @@ WRONG = {
         (a_new_tensor, "no gradient for the features"),
         (half_detached, "a part of it is detached"),
         (gradient_of_zero, "a part of it is detached"),
-        (a_float, "not float"),
+        (a_float, "not a plain float"),
         (subtracts_in_place, "Write into a copy"),
     ],
 }

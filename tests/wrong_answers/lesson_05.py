@@ -321,7 +321,7 @@ WRONG = {
         (squared_distance, "squared distance of the two gradients"),
         (leaves_gradients, "A gradient was left in `model"),
         (leaves_eval, "The mode of `model`"),
-        (a_float, "not float"),
+        (a_float, "not a plain float"),
     ],
     "choose_bases": [
         (smallest, "You chose the smallest"),
@@ -338,7 +338,7 @@ WRONG = {
         (the_first_rows, "took the first of `rows`"),
         (forgets_the_budget, "Return 2 row numbers"),
         (the_lengths, "whole numbers"),
-        (list_of_rows, "not a list of 2"),
+        (list_of_rows, "Return a tensor of row numbers, not a list of 2"),
         (leaves_weight_gradients, "A gradient was left in `surrogates.0"),
     ],
     "joint_gradient": [

@@ -396,7 +396,7 @@ WRONG = {
         (one_for_each_image, "Return one number"),
         (averages_first, "then average"),
         (detached_margin, "cannot be differentiated"),
-        (a_number, "not float"),
+        (a_number, "not a plain float"),
         (another_default, "Without a confidence"),
     ],
     "predicted_loss": [

@@ -340,7 +340,7 @@ WRONG = {
     "pair_greedily": [
         (lets_two_share_a_partner, "has two partners"),
         (strikes_out_the_row_only, "has two partners"),
-        (strikes_out_the_column_only, "belongs to source image"),
+        (strikes_out_the_column_only, "the row AND the column"),
         (lets_poisons_choose_in_turn, "nearest of ALL"),
         (pairs_the_farthest, "paired the farthest"),
         (smallest_sum, "smallest sum"),
@@ -349,11 +349,11 @@ WRONG = {
         (by_the_angle, "by the angle"),
         (by_the_sum_of_sizes, "not the sum of sizes"),
         (in_the_order_of_the_data, "without a look at the distances"),
-        (forgets_to_split_the_place, "Row numbers go from 0 to 2"),
+        (forgets_to_split_the_place, "The row numbers go from 0 to 2"),
         (returns_distances, "whole numbers"),
         (pairs_of_numbers, "not a tensor of shape (1, 2)"),
         (overwrites_the_features, "What came in was changed: `source_features`"),
-        (list_of_pairs, "Return a tensor, not a list"),
+        (list_of_pairs, "Return a tensor of row numbers, not a list"),
     ],
     "faint_trigger": [
         (shows_the_trigger, "That is the trigger in full"),
