@@ -181,7 +181,7 @@ WRONG = {
         (variance_for_deviation, "variance"),
         (signal_and_noise, "noise alone"),
         (sum_of_sizes, "square root"),
-        (divided_by_noise, "noise=0.0"),
+        (divided_by_noise, "noise=0"),
         (drawn_globally, "global random state"),
         (every_weight, "one number"),
         (not_a_number, "nan"),
