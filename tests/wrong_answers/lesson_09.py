@@ -106,6 +106,12 @@ def turned(gradients, bound):
     return tuple(-part for part in any_bound(gradients, bound))
 
 
+def not_reshaped(gradients, bound):
+    check_shaping(bound)
+    factor = (bound / per_example_norms(gradients)).clamp(max=1)
+    return tuple(part * factor for part in gradients)
+
+
 def first_parameter(gradients, bound):
     check_shaping(bound)
     return any_bound(gradients, bound)[0]
@@ -254,6 +260,7 @@ WRONG = {
         (long_ones_dropped, "not dropped"),
         (turned, "The sign is turned"),
         (first_parameter, "3 tensors, one for each parameter"),
+        (not_reshaped, "The size of tensor a"),
         (nothing_returned, "None"),
     ],
     "group_cosine": [
