@@ -18,6 +18,7 @@ SPLITS = (
     ([5, 2, 2, 5, 0, 1], 0.67),
     ([6, 1, 2, 1, 2, 1, 1], 0.8),
     ([7, 8], 0.1),
+    ([5, 3, 3, 4], 0.1),
     ([7, 8, 8, 8], 0.99),
 )
 BOTH = "There must be at least one of each, whatever the share."
