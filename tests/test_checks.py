@@ -1,104 +1,186 @@
-"""The checks behind the exercises: what they share, and answers of another form."""
+"""What all checks of exercises share: the guard, and answers turned into numbers or messages."""
 
-import functools
+import random
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from course_utils.checks import CheckFailed, attempt, require
-from course_utils.checks.lesson_10 import check_clipped_sum
-from course_utils.checks.mistakes import about, alike, diagnosis
-from tests.test_exercises import check_of, definitions, each_exercise
-from tools.lessons import read
-
-
-def test_alike_wants_one_shape_and_equal_values():
-    assert alike([1.0, 2.0], torch.tensor([1.0, 2.0], dtype=torch.float32))
-    assert alike([1e-9, 5.0], [0.0, 5.0])  # rounding next to a large value
-    assert not alike([1.0, 2.0], [[1.0, 2.0]])
-    assert not alike([1.0, np.nan], [1.0, 2.0])
-    assert not alike([1.0, 2.001], [1.0, 2.0])
-
-
-def test_a_mistake_must_explain_all_cases():
-    mistakes = {"Twice.": lambda x: 2 * x, "Squared.": lambda x: x**2}
-    assert diagnosis([4, 6], mistakes, [(2,), (3,)]) == " Twice."
-    assert diagnosis([4, 9], mistakes, [(2,), (3,)]) == " Squared."
-    assert diagnosis([4, 7], mistakes, [(2,), (3,)]) == ""
+from course_utils.checks import CheckFailed, attempt
+from course_utils.checks.answers import (
+    as_array,
+    as_gradient,
+    as_number,
+    as_rows,
+    as_tensor,
+    compare,
+    side_by_side,
+)
+from course_utils.checks.guard import not_finite
 
 
-def test_advice_is_added_to_a_failure_only():
-    with about("Mind the zero."):
-        require(True, "never said")
-    with pytest.raises(CheckFailed, match=r"Wrong\. Mind the zero\."), about("Mind the zero."):
-        require(False, "Wrong.")
-    with pytest.raises(CheckFailed, match=r"Wrong\.$"), about(""):
-        require(False, "Wrong.")
+def message(call, *inputs, **options) -> str:
+    """What a failing call says."""
+    with pytest.raises(CheckFailed) as failure:
+        call(*inputs, **options)
+    return str(failure.value)
 
 
-def test_advice_keeps_the_error_of_the_reader():
-    with pytest.raises(CheckFailed) as failure, about("Mind the zero."):
-        attempt(lambda x: 1 / x, 0)
-    assert isinstance(failure.value.__cause__, ZeroDivisionError)
-
-
-OTHER_FORMS = {
-    "text": "0.5",
-    "nothing": [],
-    "dictionary": {"a": 1},
-    "complex": 1 + 2j,
-    "constant": torch.tensor(0.25),
-    "with a graph": torch.ones(2, requires_grad=True),
-    "two tensors": (torch.ones(2), torch.ones(2)),
-    "empty tensors": (torch.zeros(0), torch.zeros(0)),
-    "five tensors": [torch.ones(1)] * 5,
-    "whole numbers": (1, 2, 3, 4),
-    "function": len,
-}
-
-
-@each_exercise
-def test_answers_of_another_form_get_a_message(path, function):
-    solution = definitions(read(path))[function]
-    for form, given in OTHER_FORMS.items():
-        answer = functools.wraps(solution)(lambda *inputs, given=given, **options: given)
-        with pytest.raises(CheckFailed):
-            check_of(path, function)(answer)
-            pytest.fail(f"{form} passed")
-
-
-def weighted(losses, parameters, weights):
-    return torch.autograd.grad((weights * losses).sum(), parameters)
-
-
-def test_clipped_sum_accepts_weights_before_or_after_the_gradients():
-    def by_weights(losses, norms, parameters, clip):
-        return weighted(losses, parameters, (clip / norms).clamp(max=1).detach())
-
-    def one_by_one(losses, norms, parameters, clip):
-        total = [torch.zeros_like(p) for p in parameters]
-        for loss, norm in zip(losses, norms.tolist(), strict=True):
-            gradient = torch.autograd.grad(loss, parameters, retain_graph=True)
-            for sum_, part in zip(total, gradient, strict=True):
-                sum_ += part * (clip / norm if norm > clip else 1)
-        return total
-
-    for answer in (by_weights, one_by_one):
-        check_clipped_sum(answer)
+def test_an_untouched_call_gives_its_answer():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval()
+    x = torch.ones(3, 2)
+    assert torch.equal(attempt(lambda model, x: x + 1, model, x), x + 1)
 
 
 @pytest.mark.parametrize(
-    ("weights", "words"),
+    "change",
     [
-        (lambda norms, clip: torch.ones_like(norms), "Nothing was clipped"),
-        (lambda norms, clip: (clip / norms).detach(), "keeps the weight 1"),
-        (lambda norms, clip: (clip / norms).clamp(max=1), "count as constants"),
+        lambda model, x, **_: model.weight.data.zero_(),
+        lambda model, x, **_: x.mul_(2),
+        lambda model, x, **_: x.unsqueeze_(0),
+        lambda counts, **_: counts.sort(),
+        lambda counts, **_: counts.append(1),
+        lambda table, **_: table.update(a=2),
+        lambda array, **_: array.sort(),
     ],
 )
-def test_clipped_sum_names_the_mistake(weights, words):
-    def answer(losses, norms, parameters, clip):
-        return weighted(losses, parameters, weights(norms, clip))
+def test_changed_inputs_are_seen(change):
+    inputs = {
+        "model": nn.Linear(2, 1),
+        "x": torch.tensor([1.0, torch.nan]),
+        "counts": [3, 1],
+        "table": {"a": 1},
+        "array": np.array([2.0, 1.0]),
+    }
 
-    with pytest.raises(CheckFailed, match=words):
-        check_clipped_sum(answer)
+    def answer(model, x, counts, table, array):
+        change(model=model, x=x, counts=counts, table=table, array=array)
+        return 1.0
+
+    assert "What came in was changed" in message(attempt, answer, **inputs)
+
+
+def test_statistics_of_a_model_count_as_changes():
+    def answer(model, x):
+        return model(x)
+
+    said = message(attempt, answer, nn.BatchNorm1d(2), torch.rand(4, 2))
+    assert "model.running_mean" in said
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [lambda: torch.rand(1), lambda: np.random.rand(1), random.random, torch.seed],  # noqa: NPY002
+)
+def test_the_global_random_state_is_put_back(draw):
+    torch.manual_seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    random.seed(3)
+    expected = torch.rand(1), np.random.rand(1), random.random()  # noqa: NPY002
+    torch.manual_seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    random.seed(3)
+
+    assert "global random state" in message(attempt, lambda: (draw(), 1.0)[1])
+    assert (torch.rand(1), np.random.rand(1), random.random()) == expected  # noqa: NPY002
+
+
+def test_gradients_are_switched_on_again():
+    said = message(attempt, lambda: (torch.set_grad_enabled(False), 1.0)[1])
+    assert "torch.no_grad()" in said
+    assert torch.is_grad_enabled()
+
+
+def test_a_generator_that_is_seeded_again_is_seen():
+    generator = torch.Generator().manual_seed(1)
+    said = message(attempt, lambda generator: int(generator.manual_seed(2) is None), generator)
+    assert "seeded again" in said
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (float("nan"), "nan"),
+        (np.array([1.0, np.inf]), "inf"),
+        ([1, (2, torch.tensor(-torch.inf))], "-inf"),
+        ({"a": torch.tensor([0.0, torch.nan], requires_grad=True)}, "nan"),
+        (torch.tensor([1, 2]), ""),
+        ("text", ""),
+        (None, ""),
+    ],
+)
+def test_not_finite_looks_at_any_depth(answer, what):
+    assert not_finite(answer) == what
+
+
+def test_infinity_and_none_pass_where_they_are_right():
+    assert attempt(lambda: np.inf, finite=False) == np.inf
+    assert attempt(lambda: None, none=True) is None
+
+
+def test_an_error_is_explained():
+    x = torch.ones(2, requires_grad=True)
+    said = message(attempt, lambda x: x.add_(1), x)
+    assert "RuntimeError" in said
+    assert "Write into a copy" in said
+    assert "must take the arguments" in message(attempt, lambda a, b: 1, 1)
+
+
+@pytest.mark.parametrize("answer", [2, 2.0, np.float32(2), np.array(2), torch.tensor(2.0)])
+def test_numbers_of_any_kind(answer):
+    assert as_number(answer, "here") == 2
+
+
+@pytest.mark.parametrize("answer", [True, "2", [2], torch.ones(1), (2,)])
+def test_what_is_not_a_number(answer):
+    assert "Return one number" in message(as_number, answer, "here")
+
+
+def test_tensors_arrays_and_gradients():
+    found = as_tensor(torch.ones(2, requires_grad=True), (2,), "here")
+    assert found.dtype == torch.double
+    assert not found.requires_grad
+    assert "not a list of 2" in message(as_tensor, [1, 2], (2,), "here")
+    assert as_array([1, 2], (2,), "here").tolist() == [1, 2]
+    assert "of shape (2,)" in message(as_array, [[1], [2, 3]], (2,), "here")
+    assert len(as_gradient([torch.ones(2), torch.ones(1)], [(2,), (1,)], "here")) == 2
+    assert "one tensor for each parameter" in message(as_gradient, torch.ones(2), [(2,)], "here")
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        ([0, 1], "not a list"),
+        (torch.tensor([True, False]), "mask"),
+        (torch.tensor([0.0, 1.0]), "whole numbers"),
+        (torch.tensor([0]), "Return 2 row numbers"),
+        (torch.tensor([0, 3]), "from 0 to 2"),
+        (torch.tensor([-1, 0]), "from 0 to 2"),
+    ],
+)
+def test_what_is_not_a_row_number(answer, what):
+    assert what in message(as_rows, answer, 2, 3, "here")
+    assert as_rows(torch.tensor([2, 0]), 2, 3, "here") == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("expected", "found"), [(0.037, 0.0370001), ([1.0, 0.6], [1.0, 0.6000000238])]
+)
+def test_two_numbers_are_shown_with_the_decimals_that_tell_them_apart(expected, found):
+    first, second = side_by_side(expected, found)
+    assert first != second
+
+
+def test_advice_must_explain_all_cases():
+    def slips(x):
+        return {"You doubled.": 2 * x, "You squared.": x**2}
+
+    # Twice two is two squared: the second case tells which mistake it was.
+    rows = [("x = 2", (2.0,), 4.0, 2.0), ("x = 3", (3.0,), 9.0, 3.0)]
+    assert message(compare, rows, "the answer", slips) == (
+        "For x = 2: the answer is 2.000, you gave 4.000. You squared."
+    )
+    rows[1] = ("x = 3", (3.0,), 7.0, 3.0)
+    assert "You " not in message(compare, rows, "the answer", slips).removeprefix("For x = 2: ")
+    compare([("x = 2", (2.0,), 2.0, 2.0)], "the answer", slips)

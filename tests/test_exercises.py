@@ -143,6 +143,14 @@ def leaves_a_gradient(inputs: tuple, answer):
     return UNTOUCHED
 
 
+def asks_for_gradients(inputs: tuple, answer):
+    for values in parts(inputs, Tensor):
+        if values.is_floating_point() and values.is_leaf and not values.requires_grad:
+            values.requires_grad_()
+            return answer
+    return UNTOUCHED
+
+
 def has_no_return(inputs: tuple, answer):
     return UNTOUCHED if answer is None else None
 
@@ -167,6 +175,7 @@ DAMAGE = {
     writes_into_an_input: "What came in was changed",
     leaves_the_mode: "The mode of",
     leaves_a_gradient: "A gradient was left",
+    asks_for_gradients: "requires_grad` was changed",
     has_no_return: "None",
     gives_nan: "nan",
 }

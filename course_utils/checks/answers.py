@@ -40,7 +40,7 @@ def as_array(answer, shape: tuple[int, ...], case: str, what: str = "an array") 
 def as_gradient(answer, shapes, case: str) -> list[Tensor]:
     """A tuple or a list of tensors of these shapes, one for each parameter, as `as_tensor`."""
     good = isinstance(answer, tuple | list) and len(answer) == len(shapes)
-    require(good, f"Return {len(shapes)} tensors, one for each parameter{instead(answer)}; {case}.")
+    require(good, f"Return one tensor for each parameter, {len(shapes)}{instead(answer)}; {case}.")
     pairs = zip(answer, shapes, strict=True)
     return [as_tensor(part, shape, case, "for each parameter a tensor") for part, shape in pairs]
 

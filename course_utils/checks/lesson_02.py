@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_utils.checks import attempt, passed, require
+from course_utils.checks import CheckFailed, attempt, passed, require
 from course_utils.checks.answers import as_array, as_rows, as_tensor, compare, instead
 
 
@@ -26,7 +26,7 @@ def check_expected_targets(targets: Callable) -> None:
                 expected[i, drawn] += 1 - noise if kept else noise / (n_classes - 1)
         given = torch.tensor(labels), n_classes, noise
         case = f"labels {labels}, {n_classes} classes, noise {noise}"
-        found = as_tensor(attempt(targets, *given), expected.shape, case, "a table")
+        found = as_tensor(attempt(targets, *given), expected.shape, case)
         rows.append((case, given, found, expected))
     compare(rows, "the probability (image, class)", target_slips)
     passed(targets)
@@ -155,12 +155,12 @@ def compare_flips(rows: list[tuple]) -> None:
             ]
             if all(made):
                 advice = text
-        row = wrong[0]
-        flip = (
-            f"image {row} to label {expected[row]}, with a loss of {loss[row, expected[row]]:.3f}"
+        row, label = wrong[0], expected[wrong[0]]
+        yours = f", you chose its label {found[row]}" if row in found else ""
+        raise CheckFailed(
+            f"The flip of image {row} to label {label}, with a loss of {loss[row, label]:.3f}, is "
+            f"missing{yours}; {case}. {advice}"
         )
-        yours = f"you chose label {found[row]}" if row in found else "it is missing"
-        require(False, f"For {case} a most harmful flip is {flip}; {yours}. {advice}")
 
 
 def check_relative_accuracy_drop(drop: Callable) -> None:

@@ -21,7 +21,7 @@ def check_class_limits(limits: Callable) -> None:
         case = f"{n} scores, {n_classes} classes, quantile {quantile}"
         given = scores, labels, n_classes, quantile
         found = as_tensor(
-            attempt(limits, *given), (n_classes,), case, "one limit a class, a tensor"
+            attempt(limits, *given), (n_classes,), case, "a tensor with one limit a class,"
         )
         expected = []
         for label, limit in enumerate(found.tolist()):
@@ -80,7 +80,9 @@ def check_slab_distance(distance: Callable) -> None:
         x = means[y] + 0.3 * torch.randn(n, d, generator=generator)
         given = x, y, means, others
         case = f"{n} points with {d} pixels, {n_classes} classes"
-        found = as_tensor(attempt(distance, *given), (n,), case, "one distance a point, a tensor")
+        found = as_tensor(
+            attempt(distance, *given), (n,), case, "a tensor with one distance a point,"
+        )
         expected = [one_distance(x[i], means[y[i]], others[y[i]]) for i in range(n)]
         rows.append((case, [part.numpy() for part in given], found, expected))
     compare(rows, "the distance of each point", distance_slips, tolerance=1e-4)

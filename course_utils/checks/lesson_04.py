@@ -58,7 +58,7 @@ def project_slips(
         "Without a bound only the box counts: for None do not return the base.": (
             base + change.clip(-bound, bound) * (epsilon is not None)
         ).clip(0, 1),
-        "Pixels that were allowed are to stay: cut each, do not scale the whole change.": (
+        "It was allowed already: cut pixel by pixel, do not scale the whole change.": (
             base + shrunk
         ).clip(0, 1),
         "Epsilon bounds each pixel, not the Euclidean length of the change.": (

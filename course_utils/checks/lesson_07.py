@@ -96,7 +96,7 @@ def check_attack_success_rate(rate: Callable) -> None:
         found = attempt(rate, *given)
         require(
             not isinstance(found, Tensor),
-            f"Return a number, not a Tensor: end with .item(); {case}.",
+            f"Return a number, not Tensor: end with .item(); {case}.",
         )
         rows.append((case, given, as_number(found, case), sum(hits) / sum(tried)))
     compare(rows, "the rate", rate_slips)

@@ -21,7 +21,7 @@ def check_pair_greedily(pair: Callable) -> None:
         features = torch.randn(n_poisons, size, generator=generator)
         sources = torch.randn(n_sources, size, generator=generator) + 1
         case = f"{n_poisons} poisons and {n_sources} source images with {size} features"
-        found = as_rows(attempt(pair, features, sources), n_poisons, n_sources, case)
+        found = as_rows(attempt(pair, features, sources), n_poisons, n_sources, case, "partners")
         table = distances(features, sources)
         rows.append((case, found, in_order(table), pair_slips(features, sources, table)))
     for case, found, expected, _ in rows:

@@ -354,7 +354,7 @@ WRONG = {
         (length_of_the_first, "not by that of the first"),
         (points_away, "no minus"),
         (one_for_each_target, "for each parameter"),
-        (one_long_vector, "one for each parameter, not a tensor"),
+        (one_long_vector, "one tensor for each parameter, 3, not a tensor"),
         (divides_in_place, "What came in was changed: `gradients.0.0`"),
     ],
 }

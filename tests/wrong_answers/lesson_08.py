@@ -349,11 +349,11 @@ WRONG = {
         (by_the_angle, "by the angle"),
         (by_the_sum_of_sizes, "not the sum of sizes"),
         (in_the_order_of_the_data, "without a look at the distances"),
-        (forgets_to_split_the_place, "The row numbers go from 0 to 2"),
+        (forgets_to_split_the_place, "The partners go from 0 to 2"),
         (returns_distances, "whole numbers"),
         (pairs_of_numbers, "not a tensor of shape (1, 2)"),
         (overwrites_the_features, "What came in was changed: `source_features`"),
-        (list_of_pairs, "Return a tensor of row numbers, not a list"),
+        (list_of_pairs, "Return a tensor of partners, not a list"),
     ],
     "faint_trigger": [
         (shows_the_trigger, "That is the trigger in full"),
@@ -390,8 +390,8 @@ WRONG = {
         (stays_attached, "still hangs on the model"),
         (leaves_gradients, "A gradient was left in `model"),
         (leaves_eval, "The mode of `model`"),
-        (for_the_images, "one for each parameter, not a tuple of 1"),
-        (one_vector, "one for each parameter, not a tensor"),
+        (for_the_images, "one tensor for each parameter, 6, not a tuple of 1"),
+        (one_vector, "one tensor for each parameter, 6, not a tensor"),
     ],
 }
 RIGHT = {

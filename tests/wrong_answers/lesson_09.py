@@ -259,7 +259,7 @@ WRONG = {
         (bound_of_one, "ignores the bound"),
         (long_ones_dropped, "not dropped"),
         (turned, "The sign is turned"),
-        (first_parameter, "3 tensors, one for each parameter"),
+        (first_parameter, "one tensor for each parameter"),
         (not_reshaped, "The size of tensor a"),
         (nothing_returned, "None"),
     ],

@@ -301,7 +301,7 @@ WRONG = {
         (turned, "The sign is turned"),
         (mean_over_the_clipped, "Divide by the number of examples"),
         (biases_last, "for each parameter a tensor of shape"),
-        (weights_only, "one for each parameter"),
+        (weights_only, "one tensor for each parameter"),
         (not_a_number, "nan"),
     ],
     "hold_constant": [
