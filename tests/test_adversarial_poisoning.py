@@ -30,7 +30,7 @@ from course_utils.defenses.adversarial_poisoning import (
     stamp,
 )
 from course_utils.models import build
-from course_utils.studies.goals import draw_goal
+from course_utils.cases.goals import draw_goal
 from course_utils.studies.lesson_05 import RECIPE, best_bases, craft, draw_scene
 from course_utils.studies.lesson_14 import cheap, noise_instead
 from course_utils.threat import ThreatModelError

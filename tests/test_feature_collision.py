@@ -23,8 +23,8 @@ from course_utils.attacks.feature_collision import (
 )
 from course_utils.data import only
 from course_utils.models import build, predict
-from course_utils.studies.feature_plane import feature_plane
-from course_utils.studies.goals import NEIGHBOURS, draw_classes, draw_goal
+from course_utils.attacks.feature_plane import feature_plane
+from course_utils.cases.goals import NEIGHBOURS, draw_classes, draw_goal
 from course_utils.studies.lesson_04 import HEAD, distances, draw_transfer
 from course_utils.threat import Targeted, ThreatModel, ThreatModelError
 from course_utils.training import Recipe, train

@@ -23,7 +23,7 @@ from course_utils.attacks.gradient_matching import (
 )
 from course_utils.data import balanced, load
 from course_utils.models import build
-from course_utils.studies.goals import draw_goal
+from course_utils.cases.goals import draw_goal
 from course_utils.threat import Targeted, ThreatModel, ThreatModelError
 from course_utils.training import Recipe, train
 

@@ -15,7 +15,7 @@ from course_utils.attacks.gradient_matching import (
 from course_utils.data import balanced, load
 from course_utils.models import build
 from course_utils.runtime import one_thread
-from course_utils.studies.goals import draw_goal
+from course_utils.cases.goals import draw_goal
 from course_utils.threat import ThreatModel
 from course_utils.training import Recipe
 
