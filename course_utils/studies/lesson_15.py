@@ -73,7 +73,7 @@ BULLSEYE = transfer.BULLSEYE
 def filtered(case: trials.Case) -> trials.Rows:
     """A victim without a filter, and with each of two that are told how many poisons there are."""
     told = filtering.filters(case, told=len(case.oblivious))
-    victims = {"none": case.plain, **{name: told[name] for name in told if name in FILTERS}}
+    victims = {"none": case.plain, **{name: told[name] for name in FILTERS}}
     rows = []
     for row in trials.compare(case, {"attack": case.oblivious}, victims):
         full = {"poisons": len(case.oblivious), "poisons removed": 0, "clean removed": 0} | row
