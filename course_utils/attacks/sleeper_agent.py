@@ -61,8 +61,7 @@ def craft(
     """Match gradients from noise on; with `retrain`, in rounds, each with surrogates of its own."""
     base, generator = data[rows], torch.Generator(data.x.device).manual_seed(seed)
     start = crafting.random_start(base.x, threat.epsilon, generator)
-    poison = Poison(start, base.y, rows, threat.placement)
-    rounds = rounds if retrain else 1
+    poison, rounds = Poison(start, base.y, rows, threat.placement), rounds if retrain else 1
     for number in range(rounds):
         models = retrain(poison.apply(data), number) if number else surrogates
         given = match(models, data, goal, base, spare), poison.images, base.x, threat.epsilon
