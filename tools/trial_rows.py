@@ -3,7 +3,7 @@
 This one file runs in the tree that it is started in, which may be older than it: it asks for
 nothing that a tree of the course has not always had. Arguments: a file to write to, how many
 trials, the size, and the names of the studies. Sizes: "tiny", a tenth of the setting; "short", the
-whole setting, but every epoch of a training ends after three batches; "full".
+whole setting, but every epoch of a training ends after eight batches; "full".
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ def shortened(study: Study | Benchmark, trials: int, size: str) -> Study | Bench
     return dataclasses.replace(study, **fields)
 
 
-def end_epochs_early(most: int = 3) -> None:
+def end_epochs_early(most: int = 8) -> None:
     """Let every epoch of `train` end after its first batches, for trees that know no settings."""
     whole = training.batch_rows
 
