@@ -69,14 +69,15 @@ def main() -> None:
     """Write one line for each study, as soon as it is done."""
     path, trials, size, *names = sys.argv[1:]
     known = all_studies()
+    codes = {name: known[name].code for name in names if name in known}
     if size == "short":
-        end_epochs_early()
+        end_epochs_early()  # after the hashes: those of old trees depend on it
     with open(path, "a", encoding="utf-8") as file:
         for name in names:
             found = {"error": f"There is no study {name} in this tree."}
             if name in known:
-                code = known[name].code
-                found = rows_of(shortened(known[name], int(trials), size)) | {"code": code}
+                found = rows_of(shortened(known[name], int(trials), size))
+                found["code"] = codes[name]
             file.write(json.dumps({"study": name, **found}) + "\n")
             file.flush()
 
