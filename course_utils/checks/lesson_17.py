@@ -20,7 +20,7 @@ def check_to_overtake(function: Callable) -> None:
         for leader in (votes.argmax(1), votes.argmin(1), torch.zeros_like(votes[:, 0])):
             found = called(function, [votes, leader], votes.shape)
             for row, counts, first in zip(found, votes.tolist(), leader.tolist(), strict=True):
-                for c in range(len(counts)):
+                for c in [first, *range(len(counts))]:
                     compare_changes(float(row[c]), counts, first, c)
     passed(function)
 

@@ -157,7 +157,7 @@ def run_off(logits: Tensor) -> Tensor:
     """
     votes, n_classes = count_votes(logits), logits.shape[2]
     ranked = votes * n_classes - torch.arange(n_classes, device=votes.device)
-    low, high = ranked.topk(2, 1).indices.sort(1).values.T  # the two classes, the smaller first
+    low, high = ranked.topk(2, 1).indices.sort(1)[0].T  # the two classes, the smaller first
     everyone = torch.arange(logits.shape[1], device=logits.device)
     for_low = (logits[:, everyone, low] >= logits[:, everyone, high]).sum(0)
     return torch.where(2 * for_low >= len(logits), low, high)
@@ -181,7 +181,7 @@ def to_eliminate(votes: Tensor, winner: Tensor) -> Tensor:
     gap = votes.gather(1, winner[:, None]) - votes
     loses_ties = torch.arange(votes.shape[1], device=votes.device) > winner[:, None]
     missing = (gap + loses_ties.long()).clamp(min=0).scatter(1, winner[:, None], ENDLESS)
-    first, second = missing.topk(2, 1, largest=False).values.T
+    first, second = missing.topk(2, 1, largest=False)[0].T
     return torch.maximum((second + 1) // 2, (first + second + 2) // 3)
 
 
@@ -212,7 +212,7 @@ def bagging_radius(votes: Tensor, size: int, n_images: int, alpha: float = 0.001
     counts, error = np.arange(k + 1), alpha / n_classes
     low = np.nan_to_num(stats.beta.ppf(error / 2, counts, k - counts + 1), nan=0.0)
     high = np.nan_to_num(stats.beta.ppf(1 - error / 2, counts + 1, k - counts), nan=1.0)
-    top, second = votes.cpu().topk(2, 1).values.T.numpy()
+    top, second = votes.cpu().topk(2, 1)[0].T.numpy()
     gap = low[top] - high[second]
     untouched = 1 - gap / 2  # more than this share of the bags must hold no changed image
     radius = np.ceil(n_images * (1 - untouched ** (1 / size))) - 1
