@@ -5,6 +5,7 @@ Generated from notebooks/17_certificates.ipynb: edit it there, then run make not
 
 import copy
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -217,3 +218,19 @@ def bagging_radius(votes: Tensor, size: int, n_images: int, alpha: float = 0.001
     untouched = 1 - gap / 2  # more than this share of the bags must hold no changed image
     radius = np.ceil(n_images * (1 - untouched ** (1 / size))) - 1
     return torch.from_numpy(np.where(gap > 0, radius, -1)).long()
+
+
+def privacy_promise(accuracy: float, epsilon: float, n: int, delta: float = 1e-5) -> float:
+    """The accuracy that differential privacy promises after n inserted or removed images.
+
+    accuracy: without poison, the mean over trainings. epsilon, delta: of the training, for one
+    image. Raises ValueError for n below 0 or an epsilon that is not positive.
+    Source: Ma, Zhu and Hsu (arXiv 1903.09860), for a cost between 0 and 1.
+    """
+    if n < 0 or not epsilon > 0:
+        raise ValueError(f"n is {n}, epsilon {epsilon}: expected n of 0 or more, and epsilon > 0.")
+    together = min(n * epsilon, 700.0) if n else 0.0  # beyond, e to this is no longer a number
+    slack = delta * math.expm1(together) / math.expm1(min(epsilon, 700.0))
+    right = math.exp(-together) * (accuracy - slack)
+    wrong = math.exp(together) * (1 - accuracy) + slack
+    return max(0.0, right, 1 - wrong)

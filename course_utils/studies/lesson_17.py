@@ -10,12 +10,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from course_utils.attacks.gradient_matching import choose_bases, gradient_matching
+from course_utils.attacks import gradient_matching
 from course_utils.attacks.label_flipping import random_flips
 from course_utils.attacks.last_votes import last_votes
 from course_utils.attacks.patch_backdoors import badnets
 from course_utils.attacks.triggers import solid_patch
 from course_utils.data import Data, balanced, load
+from course_utils.defenses import gradient_shaping
 from course_utils.defenses.certificates import (
     Ensemble,
     certified_accuracy,
@@ -26,13 +27,11 @@ from course_utils.defenses.certificates import (
     run_off_radius,
     train_ensemble,
 )
-from course_utils.defenses.gradient_shaping import gradient_shaping
 from course_utils.models import build, predict
 from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
 from course_utils.threat import Backdoor, Indiscriminate, Poison, Targeted, ThreatModel
 from course_utils.training import Recipe, train
-from course_utils.trials import Rows
 
 K, RECIPE = 100, Recipe(epochs=10, batch_size=25, lr=0.1)
 
@@ -61,7 +60,7 @@ ENSEMBLES = (*(("logistic_regression", k) for k in (1, 10, 50, 100, 250)), ("mlp
 NUMBERS = (0, 1, 2, 5, 10, 20, 30, 50, 100)
 
 
-def certified_rows(ensemble: Ensemble, test: Data, **labels) -> Rows:
+def certified_rows(ensemble: Ensemble, test: Data, **labels) -> list[dict]:
     """Certified accuracy after the vote and after the run-off, for every number of poisons."""
     logits = ensemble.logits(test.x)
     votes = count_votes(logits)
@@ -76,7 +75,7 @@ def certified_rows(ensemble: Ensemble, test: Data, **labels) -> Rows:
     ]
 
 
-def certified_trial(seed: int, setting: Setting = MLP) -> Rows:
+def certified_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """Every ensemble on one draw of the data, by both rules."""
     data, test = draw(seed, setting)
     rows = []
@@ -91,7 +90,7 @@ CERTIFIED = Study("certified_accuracy", "17", certified_trial, range(20))
 TARGETS = 5
 
 
-def last_votes_trial(seed: int, setting: Setting = MLP) -> Rows:
+def last_votes_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """Five test images, right or wrong: the certificate, and the poisons of an attacker who knows.
 
     cost: the number of poisons; 0 where the ensemble errs by itself.
@@ -140,11 +139,12 @@ def matching(victim: Ensemble, data: Data, goal: Targeted, seed: int, most: int)
     # Models that err on the target already have no gradient to match.
     surrogates = [model for model in victim.models if predict(model, image) == label][:4]
     rows = (data.y == goal.adversarial_class).nonzero()[:, 0]
-    base = choose_bases(surrogates, data, rows, most)
+    base = gradient_matching.choose_bases(surrogates, data, rows, most)
 
     def craft(n: int) -> Poison:
         threat = ThreatModel(n, 32 / 255, clean_label=True, placement="append")
-        poison = gradient_matching(surrogates, data, goal, threat, seed, base=base[:n])
+        attack = gradient_matching.gradient_matching
+        poison = attack(surrogates, data, goal, threat, seed, base=base[:n])
         poison.check(threat, data)
         return poison
 
@@ -161,7 +161,7 @@ def draw_target(victims: Sequence[Ensemble], test: Data, seed: int) -> Targeted:
     return Targeted(image[0], label.item(), rival.item())
 
 
-def attacks_trial(seed: int, setting: Setting = MLP) -> Rows:
+def attacks_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """Three attacks at every budget on the ensemble, and on one model with the same recipe.
 
     left: the share of the images on which the attack is felt that are still right. accuracy: that
@@ -192,13 +192,13 @@ PRIVATE = Recipe(epochs=5, batch_size=500, weight_decay=0.0)
 NOISES = {1.0: 1.0, 4.0: 0.5, 16.0: 0.1, 64.0: 0.02}  # the learning rate for each noise
 
 
-def privacy_trial(seed: int, setting: Setting = MLP) -> Rows:
+def privacy_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """Logistic regression with gradient shaping, clipped at 1, on the same images."""
     data, test = draw(seed, setting)
     model, rows = build("logistic_regression", data.shape, len(data.classes)), []
     for noise, lr in NOISES.items():
         recipe = replace(setting.shortened(PRIVATE), lr=lr)
-        defense = gradient_shaping(1.0, noise, recipe.batch_size)
+        defense = gradient_shaping.gradient_shaping(1.0, noise, recipe.batch_size)
         victim = train(model, data, recipe, defense=defense, seed=seed)
         rows.append({"noise": noise, "accuracy": share_right(victim, test.x, test.y)})
     return rows
