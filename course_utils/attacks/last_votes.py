@@ -23,14 +23,15 @@ from course_utils.threat import Poison
 def steer(image: Tensor, part: int, k: int, seed: int = 0) -> Tensor:
     """A copy of an image (C, H, W) that its content sends to this part of k.
 
-    One random pixel after the other moves by one grey level, 1/255, until it does.
+    One random pixel after the other moves by at most one grey level, 1/255, until it does.
     """
     generator = torch.Generator().manual_seed(seed)
     steered = image.clone()
     pixels, old = steered.view(-1), image.flatten()
     while part_of(fingerprint(steered), k) != part:
         i = torch.randint(len(pixels), (1,), generator=generator).item()
-        pixels[i] = old[i] + (1 if old[i] < 0.5 else -1) / 255
+        step = torch.rand(1, generator=generator).item() / 255
+        pixels[i] = old[i] + step if old[i] < 0.5 else old[i] - step
     return steered
 
 
