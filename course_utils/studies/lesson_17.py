@@ -56,7 +56,7 @@ def share_right(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return (predict(model, x) == y).float().mean().item()
 
 
-ENSEMBLES = (*(("logistic_regression", k) for k in (1, 10, 50, 100, 250)), ("mlp", 50))
+PARTS = (50, 100, 250)
 NUMBERS = (0, 1, 2, 5, 10, 20, 30, 50, 100)
 
 
@@ -76,12 +76,9 @@ def certified_rows(ensemble: Ensemble, test: Data, **labels) -> list[dict]:
 
 
 def certified_trial(seed: int, setting: Setting = MLP) -> list[dict]:
-    """Every ensemble on one draw of the data, by both rules."""
+    """Three numbers of parts on one draw of the data, by both rules."""
     data, test = draw(seed, setting)
-    rows = []
-    for name, k in ENSEMBLES:
-        rows += certified_rows(fit(data, setting, name, k), test, model=name, k=k)
-    return rows
+    return [row for k in PARTS for row in certified_rows(fit(data, setting, k=k), test, k=k)]
 
 
 CERTIFIED = Study("certified_accuracy", "17", certified_trial, range(10))
@@ -112,7 +109,7 @@ def last_votes_trial(seed: int, setting: Setting = MLP) -> list[dict]:
 LAST_VOTES = Study("last_votes", "17", last_votes_trial, range(10))
 
 
-BUDGETS = (10, 100, 500)
+BUDGETS = (10, 500)
 Attack = tuple[Callable[[int], Poison], Tensor, Tensor]  # craft(n), and on which images it is felt
 
 
@@ -185,7 +182,7 @@ def attacks_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     return rows
 
 
-ATTACKS = Study("ensemble_attacks", "17", attacks_trial, range(10))
+ATTACKS = Study("ensemble_attacks", "17", attacks_trial, range(8))
 
 
 PRIVATE = Recipe(epochs=5, batch_size=500, weight_decay=0.0)
