@@ -98,20 +98,6 @@ def train_ensemble(model: Classifier, data: Data, k: int, recipe: Recipe) -> Ens
     return Ensemble(model, recipe, parts, models)
 
 
-def retrain(ensemble: Ensemble, data: Data) -> Ensemble:
-    """The ensemble that `train_ensemble` would give on `data`: only parts that differ are trained.
-
-    Raises ValueError as `partition` does.
-    """
-    parts, models = partition(data, len(ensemble.parts)), []
-    for number, (part, old) in enumerate(zip(parts, ensemble.parts, strict=True)):
-        if torch.equal(part.x, old.x) and torch.equal(part.y, old.y):
-            models.append(ensemble.models[number])
-        else:
-            models.append(train_part(ensemble.model, part, ensemble.recipe, number))
-    return Ensemble(ensemble.model, ensemble.recipe, parts, models)
-
-
 def to_overtake(votes: Tensor, leader: Tensor) -> Tensor:
     """How many models must change their vote before each class has overtaken another: (N, classes).
 
@@ -201,6 +187,36 @@ def run_off_radius(logits: Tensor) -> Tensor:
     return torch.minimum(rivals, to_eliminate(votes, winner)) - 1
 
 
+def retrain(ensemble: Ensemble, data: Data) -> Ensemble:
+    """The ensemble that `train_ensemble` would give on `data`: only parts that differ are trained.
+
+    Raises ValueError as `partition` does.
+    """
+    parts, models = partition(data, len(ensemble.parts)), []
+    for number, (part, old) in enumerate(zip(parts, ensemble.parts, strict=True)):
+        if torch.equal(part.x, old.x) and torch.equal(part.y, old.y):
+            models.append(ensemble.models[number])
+        else:
+            models.append(train_part(ensemble.model, part, ensemble.recipe, number))
+    return Ensemble(ensemble.model, ensemble.recipe, parts, models)
+
+
+def privacy_promise(accuracy: float, epsilon: float, n: int, delta: float = 1e-5) -> float:
+    """The accuracy that differential privacy promises after n inserted or removed images.
+
+    accuracy: without poison, the mean over trainings. epsilon, delta: of the training, for one
+    image. Raises ValueError for n below 0 or an epsilon that is not positive.
+    Source: Ma, Zhu and Hsu (arXiv 1903.09860), for a cost between 0 and 1.
+    """
+    if n < 0 or not epsilon > 0:
+        raise ValueError(f"n is {n}, epsilon {epsilon}: expected n of 0 or more, and epsilon > 0.")
+    together = min(n * epsilon, 700.0) if n else 0.0  # beyond, e to this is no longer a number
+    slack = delta * math.expm1(together) / math.expm1(min(epsilon, 700.0))
+    right = math.exp(-together) * (accuracy - slack)
+    wrong = math.exp(together) * (1 - accuracy) + slack
+    return max(0.0, right, 1 - wrong)
+
+
 def bagging_radius(votes: Tensor, size: int, n_images: int, alpha: float = 0.001) -> Tensor:
     """For how many changed images the vote of all possible bags stays: (N,); -1 abstains.
 
@@ -218,19 +234,3 @@ def bagging_radius(votes: Tensor, size: int, n_images: int, alpha: float = 0.001
     untouched = 1 - gap / 2  # more than this share of the bags must hold no changed image
     radius = np.ceil(n_images * (1 - untouched ** (1 / size))) - 1
     return torch.from_numpy(np.where(gap > 0, radius, -1)).long()
-
-
-def privacy_promise(accuracy: float, epsilon: float, n: int, delta: float = 1e-5) -> float:
-    """The accuracy that differential privacy promises after n inserted or removed images.
-
-    accuracy: without poison, the mean over trainings. epsilon, delta: of the training, for one
-    image. Raises ValueError for n below 0 or an epsilon that is not positive.
-    Source: Ma, Zhu and Hsu (arXiv 1903.09860), for a cost between 0 and 1.
-    """
-    if n < 0 or not epsilon > 0:
-        raise ValueError(f"n is {n}, epsilon {epsilon}: expected n of 0 or more, and epsilon > 0.")
-    together = min(n * epsilon, 700.0) if n else 0.0  # beyond, e to this is no longer a number
-    slack = delta * math.expm1(together) / math.expm1(min(epsilon, 700.0))
-    right = math.exp(-together) * (accuracy - slack)
-    wrong = math.exp(together) * (1 - accuracy) + slack
-    return max(0.0, right, 1 - wrong)

@@ -51,11 +51,6 @@ def fit(
     return train_ensemble(model, data, setting.scaled(k), RECIPE)
 
 
-def share_right(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """The share of the images (N, C, H, W) that the model puts into their classes (N,)."""
-    return (predict(model, x) == y).float().mean().item()
-
-
 PARTS = (50, 100, 250)
 NUMBERS = (0, 1, 2, 5, 10, 20, 30, 50, 100)
 
@@ -109,6 +104,21 @@ def last_votes_trial(seed: int, setting: Setting = MLP) -> list[dict]:
 LAST_VOTES = Study("last_votes", "17", last_votes_trial, range(10))
 
 
+def share_right(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """The share of the images (N, C, H, W) that the model puts into their classes (N,)."""
+    return (predict(model, x) == y).float().mean().item()
+
+
+def draw_target(victims: Sequence[Ensemble], test: Data, seed: int) -> Targeted:
+    """A test image that every victim gets right, and the runner-up of the first one's vote."""
+    right = torch.stack([predict(victim, test.x) == test.y for victim in victims]).all(0)
+    rows = right.nonzero()[:, 0].cpu()
+    row = rows[torch.randint(len(rows), (1,), generator=torch.Generator().manual_seed(seed))]
+    image, label = test.x[row], test.y[row]
+    rival = victims[0](image).scatter(1, label[:, None], -1).argmax(1)
+    return Targeted(image[0], label.item(), rival.item())
+
+
 BUDGETS = (10, 500)
 Attack = tuple[Callable[[int], Poison], Tensor, Tensor]  # craft(n), and on which images it is felt
 
@@ -130,12 +140,13 @@ def flips_and_badnets(data: Data, test: Data, seed: int) -> dict[str, Attack]:
     }
 
 
-def matching(victim: Ensemble, data: Data, goal: Targeted, seed: int, most: int) -> Attack:
+def matching(victim: Ensemble, data: Data, goal: Targeted, seed: int, setting: Setting) -> Attack:
     """Gradient matching at 32/255 against models of this very ensemble, felt on its target."""
     image, label = goal.image[None], torch.tensor([goal.true_class], device=data.y.device)
     # Models that err on the target already have no gradient to match.
     surrogates = [model for model in victim.models if predict(model, image) == label][:4]
     rows = (data.y == goal.adversarial_class).nonzero()[:, 0]
+    most = setting.scaled(max(BUDGETS))
     base = gradient_matching.choose_bases(surrogates, data, rows, most)
 
     def craft(n: int) -> Poison:
@@ -146,16 +157,6 @@ def matching(victim: Ensemble, data: Data, goal: Targeted, seed: int, most: int)
         return poison
 
     return craft, image, label
-
-
-def draw_target(victims: Sequence[Ensemble], test: Data, seed: int) -> Targeted:
-    """A test image that every victim gets right, and the runner-up of the first one's vote."""
-    right = torch.stack([predict(victim, test.x) == test.y for victim in victims]).all(0)
-    rows = right.nonzero()[:, 0].cpu()
-    row = rows[torch.randint(len(rows), (1,), generator=torch.Generator().manual_seed(seed))]
-    image, label = test.x[row], test.y[row]
-    rival = victims[0](image).scatter(1, label[:, None], -1).argmax(1)
-    return Targeted(image[0], label.item(), rival.item())
 
 
 def attacks_trial(seed: int, setting: Setting = MLP) -> list[dict]:
@@ -169,8 +170,7 @@ def attacks_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     goal, rows = draw_target(list(victims.values()), test, seed), []
     for name, victim in victims.items():
         attacks = flips_and_badnets(data, test, seed)
-        most = setting.scaled(max(BUDGETS))
-        attacks["gradient matching"] = matching(victim, data, goal, seed, most)
+        attacks["gradient matching"] = matching(victim, data, goal, seed, setting)
         for attack, (craft, x, y) in attacks.items():
             promise = predict(victim, x), certified_radius(victim(x)), y
             for n in (0, *BUDGETS):
