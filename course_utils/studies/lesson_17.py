@@ -182,7 +182,7 @@ def attacks_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     return rows
 
 
-ATTACKS = Study("ensemble_attacks", "17", attacks_trial, range(8))
+ATTACKS = Study("ensemble_attacks", "17", attacks_trial, range(4))
 
 
 PRIVATE = Recipe(epochs=5, batch_size=500, weight_decay=0.0)
