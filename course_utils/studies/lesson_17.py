@@ -4,17 +4,12 @@ Generated from notebooks/17_certificates.ipynb: edit it there, then run make not
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from course_utils.attacks import gradient_matching
-from course_utils.attacks.label_flipping import random_flips
 from course_utils.attacks.last_votes import last_votes
-from course_utils.attacks.patch_backdoors import badnets
-from course_utils.attacks.triggers import solid_patch
 from course_utils.data import Data, balanced, load
 from course_utils.defenses import gradient_shaping
 from course_utils.defenses.certificates import (
@@ -30,7 +25,6 @@ from course_utils.defenses.certificates import (
 from course_utils.models import build, predict
 from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
-from course_utils.threat import Backdoor, Indiscriminate, Poison, Targeted, ThreatModel
 from course_utils.training import Recipe, train
 
 K, RECIPE = 100, Recipe(epochs=10, batch_size=25, lr=0.1)
@@ -106,82 +100,6 @@ LAST_VOTES = Study("last_votes", "17", last_votes_trial, range(10))
 def share_right(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """The share of the images (N, C, H, W) that the model puts into their classes (N,)."""
     return (predict(model, x) == y).float().mean().item()
-
-
-def draw_target(victims: Sequence[Ensemble], test: Data, seed: int) -> Targeted:
-    """A test image that every victim gets right, and the runner-up of the first one's vote."""
-    right = torch.stack([predict(victim, test.x) == test.y for victim in victims]).all(0)
-    rows = right.nonzero()[:, 0].cpu()
-    row = rows[torch.randint(len(rows), (1,), generator=torch.Generator().manual_seed(seed))]
-    image, label = test.x[row], test.y[row]
-    rival = victims[0](image).scatter(1, label[:, None], -1).argmax(1)
-    return Targeted(image[0], label.item(), rival.item())
-
-
-BUDGETS = {"label flips": (500,), "BadNets": (10, 500), "gradient matching": (500,)}
-Attack = tuple[Callable[[int], Poison], Tensor, Tensor]  # craft(n), and on which images it is felt
-
-
-def flips_and_badnets(data: Data, test: Data, seed: int) -> dict[str, Attack]:
-    """Random flips, felt on all test images; BadNets, felt where the trigger is."""
-    goal = Backdoor(solid_patch(4), seed % len(data.classes))
-    others = test[test.y != goal.target_class]
-
-    def flips(n: int) -> Poison:
-        return random_flips(data, Indiscriminate(), ThreatModel(n), seed)
-
-    def backdoor(n: int) -> Poison:
-        return badnets(data, goal, ThreatModel(n, placement="append"), seed)
-
-    return {
-        "label flips": (flips, test.x, test.y),
-        "BadNets": (backdoor, goal.trigger(others.x), others.y),
-    }
-
-
-def matching(victim: Ensemble, data: Data, goal: Targeted, seed: int, setting: Setting) -> Attack:
-    """Gradient matching at 32/255 against models of this very ensemble, felt on its target."""
-    image, label = goal.image[None], torch.tensor([goal.true_class], device=data.y.device)
-    # Models that err on the target already have no gradient to match.
-    surrogates = [model for model in victim.models if predict(model, image) == label][:4]
-    rows = (data.y == goal.adversarial_class).nonzero()[:, 0]
-    most = setting.scaled(max(BUDGETS["gradient matching"]))
-    base = gradient_matching.choose_bases(surrogates, data, rows, most)
-
-    def craft(n: int) -> Poison:
-        threat = ThreatModel(n, 32 / 255, clean_label=True, placement="append")
-        attack = gradient_matching.gradient_matching
-        poison = attack(surrogates, data, goal, threat, seed, base=base[:n])
-        poison.check(threat, data)
-        return poison
-
-    return craft, image, label
-
-
-def attacks_trial(seed: int, setting: Setting = MLP) -> list[dict]:
-    """Three attacks at every budget on the ensemble, and on one model with the same recipe.
-
-    left: the share of the images on which the attack is felt that are still right. accuracy: that
-    of all test images. certified: what was promised of `left`, from the clean ensemble.
-    """
-    data, test = draw(seed, setting)
-    victims = {"100 parts": fit(data, setting), "one model": fit(data, setting, k=1)}
-    goal, rows = draw_target(list(victims.values()), test, seed), []
-    for name, victim in victims.items():
-        attacks = flips_and_badnets(data, test, seed)
-        attacks["gradient matching"] = matching(victim, data, goal, seed, setting)
-        for attack, (craft, x, y) in attacks.items():
-            promise = predict(victim, x), certified_radius(victim(x)), y
-            for n in (0, *BUDGETS[attack]):
-                count = setting.scaled(n) if n else 0
-                now = retrain(victim, craft(count).apply(data)) if n else victim
-                row = {"victim": name, "attack": attack, "n": n, "left": share_right(now, x, y)}
-                row["accuracy"] = share_right(now, test.x, test.y)
-                rows.append({**row, "certified": certified_accuracy(*promise, count)})
-    return rows
-
-
-ATTACKS = Study("ensemble_attacks", "17", attacks_trial, range(4))
 
 
 PRIVATE = Recipe(epochs=5, batch_size=500, weight_decay=0.0)
