@@ -1,12 +1,10 @@
 """course_utils.stored: studies on disk, and how a stale or damaged one is found out."""
 
-import functools
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from itertools import count
+import types
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
+from course_utils import code_hash as hashing
+from course_utils import stored
 from course_utils.code_hash import code_hash
 from course_utils.journal import StudyError
+from course_utils.settings import Setting
 from course_utils.stored import (
     Study,
     load_manifest,
@@ -27,7 +28,7 @@ from course_utils.stored import (
 from course_utils.trials import compare
 
 
-def coin_trial(seed: int) -> list[dict]:
+def coin_trial(seed: int, setting: Setting) -> list[dict]:
     """Two conditions, with a text, a yes/no and a number of many digits each."""
     return [
         {"condition": name, "success": seed % 2 == 0, "accuracy": seed / 3 + shift}
@@ -35,7 +36,7 @@ def coin_trial(seed: int) -> list[dict]:
     ]
 
 
-def failing_trial(seed: int) -> list[dict]:
+def failing_trial(seed: int, setting: Setting) -> list[dict]:
     raise RuntimeError("the attack failed")
 
 
@@ -50,7 +51,9 @@ def folder(tmp_path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The files of a folder by name; a lock is no content."""
+    files = (path for path in folder.iterdir() if path.suffix != ".lock")
+    return {path.name: path.read_bytes() for path in files}
 
 
 # Round trip
@@ -80,6 +83,8 @@ def test_the_manifest_says_where_the_numbers_come_from(folder):
     assert manifest["seeds"] == [0, 1, 2]
     assert manifest["columns"] == ["trial", "condition", "success", "accuracy"]
     assert manifest["rows"] == 6
+    assert manifest["texts"] == ["condition"]
+    assert manifest["setting"] == "MLP"
     assert manifest["machine"] == machine()
     assert set(manifest["versions"]) == {"python", "torch", "torchvision", "numpy"}
     assert load_manifest(STUDY, folder)["code"] == manifest["code"] == code_hash(coin_trial)
@@ -123,9 +128,7 @@ def test_a_truncated_frame_is_found_out(length, folder):
         load_study(STUDY, folder)
 
 
-@pytest.mark.parametrize(
-    "damage", [b"", b"{", b"\xff\xfe", b"[]", b"null", b'{"seeds": [0, 1, 2]}']
-)
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b"[]", b"null", b'{"seeds": [0]}'])
 def test_an_unreadable_manifest_is_found_out(damage, folder):
     (folder / "coins.json").write_bytes(damage)
     with pytest.raises(StudyError, match=r"manifest coins.json cannot be read .* LESSON=07"):
@@ -134,12 +137,12 @@ def test_an_unreadable_manifest_is_found_out(damage, folder):
 
 @pytest.mark.parametrize("seeds", [range(4), range(2), [2, 1, 0], [0, 1, 5]])
 def test_other_seeds_are_found_out(seeds, folder):
-    with pytest.raises(StudyError, match=r"other seeds. Run `make results LESSON=07`"):
+    with pytest.raises(StudyError, match=r"other seeds or another name. Run `make results"):
         load_study(Study("coins", "07", coin_trial, seeds), folder)
 
 
 def test_other_code_is_found_out(folder):
-    with pytest.raises(StudyError, match=r"is stale: .* Run `make results LESSON=07`"):
+    with pytest.raises(StudyError, match=r"has changed. .*`make verify`; if not, run `make"):
         load_study(Study("coins", "07", compare, range(3)), folder)
 
 
@@ -180,7 +183,7 @@ def cut_off_between_the_files(study: Study, folder: Path, monkeypatch: pytest.Mo
 
 
 def test_a_run_that_is_cut_off_between_the_files_is_found_out(folder, monkeypatch):
-    def other_numbers(seed):
+    def other_numbers(seed, setting):
         return [{"condition": "clean", "success": True, "accuracy": 1.0}]
 
     cut_off_between_the_files(Study("coins", "07", other_numbers, range(3)), folder, monkeypatch)
@@ -206,11 +209,11 @@ class Trials:
     def __init__(self, fails_at: int | None = None) -> None:
         self.fails_at, self.seeds = fails_at, []
 
-    def __call__(self, seed: int) -> list[dict]:
+    def __call__(self, seed: int, setting: Setting) -> list[dict]:
         if seed == self.fails_at:
             raise RuntimeError("out of memory")
         self.seeds.append(seed)
-        return coin_trial(seed)
+        return coin_trial(seed, setting)
 
 
 def interrupted(folder: Path, fails_at: int = 2) -> Path:
@@ -302,7 +305,7 @@ def test_a_damaged_line_is_refused_and_nothing_is_lost(line, damage, tmp_path):
 @pytest.mark.parametrize(
     ("trial", "seeds", "message"),
     [
-        (coin_trial, range(5), r"trials of other seeds than .* Delete it"),
+        (coin_trial, range(5), r"trials of other seeds than .* delete it"),
         (compare, range(4), r"trials of other code than .* change code back"),
     ],
     ids=["seeds", "code"],
@@ -323,7 +326,7 @@ def test_a_journal_of_other_versions_is_refused(tmp_path, monkeypatch):
 
 
 def test_numbers_of_numpy_and_torch_are_stored_as_numbers(tmp_path):
-    def trial(seed):
+    def trial(seed, setting):
         loss = torch.tensor(1.5)
         return [{"rate": np.float32(0.25), "n": np.int64(3), "ok": np.bool_(True), "loss": loss}]
 
@@ -332,189 +335,135 @@ def test_numbers_of_numpy_and_torch_are_stored_as_numbers(tmp_path):
 
 
 def test_a_row_that_is_no_row_of_numbers_and_texts_is_refused(tmp_path):
-    study = Study("odd", "07", lambda seed: [{"model": object()}], [0])
+    study = Study("odd", "07", lambda seed, setting: [{"model": object()}], [0])
     with pytest.raises(TypeError, match="expected numbers, texts"):
         run_study(study, folder=tmp_path)
     assert contents(tmp_path) == {}
 
 
+# What comes back is what was made
+
+
+def kinds_trial(seed: int, setting: Setting) -> list[dict]:
+    """Texts that look like something else, a yes/no, an open value, a whole number."""
+    return [
+        {"name": "None", "code": "010", "note": "NA", "yes": True, "rate": None, "count": 3},
+        {"name": "nan", "code": "7", "note": None, "yes": False, "rate": 0.5, "count": 4},
+    ]
+
+
+def test_texts_and_kinds_of_number_come_back_as_they_were(tmp_path):
+    made = run_study(Study("kinds", "07", kinds_trial, range(2)), folder=tmp_path)
+    back = load_study(Study("kinds", "07", kinds_trial, range(2)), tmp_path)
+    pd.testing.assert_frame_equal(back, made, check_dtype=False)
+    assert back.code.tolist() == ["010", "7"] * 2
+    assert back.name[0] == "None" and back.note[0] == "NA" and pd.isna(back.note[1])
+    assert (back.yes.dtype, back["count"].dtype) == (bool, np.int64)
+
+
+@pytest.mark.parametrize("values", [("a", 1), ("a", "")])
+def test_a_column_that_would_not_come_back_is_refused(values, tmp_path):
+    def trial(seed, setting):
+        return [{"value": value} for value in values]
+
+    with pytest.raises(TypeError, match="'value' mixes texts with other values, or holds an empty"):
+        run_study(Study("mixed", "07", trial, [0]), folder=tmp_path)
+    assert set(contents(tmp_path)) == {"mixed.journal"}
+
+
+def test_seeds_of_numpy_are_stored_and_found_again(tmp_path):
+    study = Study("coins", "07", coin_trial, np.arange(3))
+    run_study(study, folder=tmp_path)
+    assert json.loads((tmp_path / "coins.json").read_text())["seeds"] == [0, 1, 2]
+    assert len(load_study(study, tmp_path)) == 6
+
+
+def test_a_row_may_not_have_a_trial_of_its_own(tmp_path):
+    study = Study("own", "07", lambda seed, setting: [{"trial": 99}], [0])
+    with pytest.raises(ValueError, match="column 'trial' of its own"):
+        run_study(study, folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "../x/y", "a/b", "C:\\x", ".hidden"])
+def test_a_name_that_would_leave_the_folder_is_refused(name):
+    with pytest.raises(ValueError, match="cannot name the files of a study"):
+        Study(name, "07", coin_trial, range(3))
+
+
+def test_a_manifest_of_another_study_is_refused(folder):
+    for ending in ("csv", "json"):
+        (folder / f"coins.{ending}").rename(folder / f"other.{ending}")
+    with pytest.raises(StudyError, match="other seeds or another name"):
+        load_study(Study("other", "07", coin_trial, range(3)), folder)
+
+
+def test_a_second_run_at_the_same_time_is_refused(folder):
+    with (
+        stored.FileLock(folder / "coins.lock"),
+        pytest.raises(StudyError, match="Another run of coins is at work"),
+    ):
+        run_study(STUDY, folder=folder)
+
+
+@pytest.mark.parametrize("change", [{"code": "0" * 16}, {"rows": 5}, {"commit": "abc"}])
+def test_a_manifest_edited_by_hand_is_refused(change, folder):
+    """A hash that somebody typed in is no verification."""
+    path = folder / "coins.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change, indent=1) + "\n")
+    with pytest.raises(StudyError, match="edited by hand"):
+        load_study(STUDY, folder)
+
+
 # The hash of the code
-
-SOURCE = '''
-"""A study."""
-import functools
-import sys
-from dataclasses import dataclass
-
-LIMIT = 3
-UNUSED = 3
-epsilon = 5
-FACTOR = 5
-STEPS = 7
-RATES = [0.1, 0.2]
-SHARES = {"low": 0.1, "high": (0.5, 0.9)}
-
-
-class Base:
-    def name(self):
-        return "base"
-
-    @staticmethod
-    def half(value):
-        return value / 2
-
-
-@dataclass(frozen=True)
-class Settings(Base):
-    """What may be set."""
-
-    epsilon: float = 0.1
-    steps: int = 10
-
-    def total(self) -> float:
-        """All steps together."""
-        return self.epsilon * scale(self.steps)
-
-
-SETTINGS = Settings(steps=STEPS)
-
-
-def power(exponent):
-    return lambda value: value**exponent
-
-
-SQUARE = power(2)
-CURVES = (SQUARE, functools.partial(max, 100))
-THIS = sys.modules[__name__]
-
-
-@functools.cache
-def cached(value):
-    return value + 1
-
-
-def through_the_module(value):
-    return value + 2
-
-
-def scale(value):
-    """Bring a value to size."""
-    return value * LIMIT
-
-
-def not_reached(value):
-    return value
-
-
-def trial(seed, factor=FACTOR):
-    """One trial."""
-    values = [cached(seed), THIS.through_the_module(seed), *RATES]
-    values += [curve(seed) for curve in CURVES]
-    # Scaled first.
-    rows = [scale(seed) for share in SHARES.values()]
-    return [{"value": value, "total": SETTINGS.total()} for value in rows]
-'''
 
 
 @pytest.fixture
 def hash_of(tmp_path, monkeypatch):
-    """Hashes the `trial` of a module of the course with the given source."""
-    numbers = count()
+    """A function: the hash of a study whose modules have these texts."""
 
-    def hash_of(source: str, name: str = "course_utils.studies.sample") -> str:
-        path = tmp_path / str(next(numbers)) / "sample.py"
-        path.parent.mkdir()
-        path.write_text(source)
-        spec = importlib.util.spec_from_file_location(name, path)
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        return code_hash(module.trial)
+    def hash_with(**changes: str) -> str:
+        texts = {
+            "studies/sample.py": "from course_utils.cases import draw\nLIMIT = 3\n",
+            "cases/draw.py": "import numpy as np\nfrom course_utils.data import load\n",
+            "data.py": 'def load():\n    """Load."""\n    return 1  # one\n',
+            "stored.py": "STORE = 1\n",
+            "idle.py": "IDLE = 1\n",
+        }
+        texts["studies/sample.py"] += "from course_utils.stored import STORE\n"
+        for name, text in (texts | changes).items():
+            path = tmp_path / "course_utils" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        hashing._read.cache_clear()
+        return code_hash(types.SimpleNamespace(__module__="course_utils.studies.sample"))
 
-    return hash_of
-
-
-def edited(old: str, new: str) -> str:
-    assert SOURCE.count(old) == 1
-    return SOURCE.replace(old, new)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("scale(seed)", "scale(seed + 1)"),
-        ("value * LIMIT", "value + LIMIT"),
-        ("\nLIMIT = 3", "\nLIMIT = 4"),
-        ('"low": 0.1', '"low": 0.2'),
-        ("(0.5, 0.9)", "(0.5, 0.8)"),
-        ("epsilon: float = 0.1", "epsilon: float = 0.2"),
-        ("self.epsilon * scale", "self.epsilon + scale"),
-        ("FACTOR = 5", "FACTOR = 6"),
-        ("STEPS = 7", "STEPS = 8"),
-        ("[0.1, 0.2]", "[0.1, 0.3]"),
-        ('return "base"', 'return "bottom"'),
-        ("value / 2", "value / 4"),
-        ("power(2)", "power(3)"),
-        ("value**exponent", "value * exponent"),
-        ("functools.partial(max, 100)", "functools.partial(max, 200)"),
-        ("return value + 1", "return value - 1"),
-        ("return value + 2", "return value - 2"),
-    ],
-)
-def test_a_change_of_code_that_the_trial_reaches_changes_the_hash(old, new, hash_of):
-    assert hash_of(edited(old, new)) != hash_of(SOURCE)
+    monkeypatch.setattr(hashing, "ROOT", tmp_path)
+    return hash_with
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("name", "text"),
     [
-        ('    """One trial."""\n', ""),
-        ("Bring a value to size.", "Make it larger."),
-        ("What may be set.", "The settings."),
-        ("All steps together.", "The sum."),
-        ("    # Scaled first.\n", ""),
-        ("value * LIMIT", "(value\n        * LIMIT)"),
-        ("UNUSED = 3", "UNUSED = 4"),
-        ("\nepsilon = 5", "\nepsilon = 6"),
-        ("    return value\n\n", "    return -value\n\n"),
-        ("LIMIT = 3", "\n\n\nLIMIT = 3"),
+        ("studies/sample.py", "from course_utils.cases import draw\nLIMIT = 4\n"),
+        ("cases/draw.py", "import numpy as np\nfrom course_utils.data import load\nA = 1\n"),
+        ("data.py", "def load():\n    return 2\n"),
+        ("data.py", "def load():\n    return None\n"),
     ],
 )
-def test_words_layout_and_code_out_of_reach_do_not_change_the_hash(old, new, hash_of):
-    source = SOURCE.replace("UNUSED = 3", "IDLE = 3") if old == "LIMIT = 3" else SOURCE
-    assert source.count(old) == 1
-    assert hash_of(source.replace(old, new)) == hash_of(source)
+def test_a_change_of_code_that_the_trial_may_reach_changes_the_hash(name, text, hash_of):
+    assert hash_of(**{name: text}) != hash_of()
 
 
-def test_the_place_of_the_code_does_not_change_the_hash(hash_of):
-    assert hash_of(SOURCE, "course_utils.attacks.sample") == hash_of(SOURCE)
-    assert hash_of(SOURCE, "__main__") == hash_of(SOURCE)
-
-
-def test_a_change_in_another_module_of_the_course_changes_the_hash(monkeypatch):
-    before = code_hash(compare)
-    monkeypatch.setattr("course_utils.training.SCENARIOS", ("scratch", "finetune"))
-    assert code_hash(compare) != before
-
-
-def test_a_trial_with_settings_of_its_own_is_hashed_with_them():
-    first, again, other = (functools.partial(coin_trial, seed=seed) for seed in (1, 1, 2))
-    assert code_hash(first) == code_hash(again) != code_hash(other)
-
-
-def test_constants_of_the_same_name_in_two_modules_both_count(hash_of, monkeypatch):
-    source = SOURCE.replace("\nLIMIT = 3", "\nfrom course_utils.training import train\nLIMIT = 3")
-    source = source.replace("SETTINGS.total()", "[SETTINGS.total(), train, SCENARIOS]")
-    source = source.replace("\nLIMIT", "\nSCENARIOS = 2\nLIMIT")
-    hashes = {hash_of(source), hash_of(source.replace("SCENARIOS = 2", "SCENARIOS = 3"))}
-    monkeypatch.setattr("course_utils.training.SCENARIOS", ("scratch", "finetune"))
-    assert len(hashes | {hash_of(source)}) == 3
-
-
-def test_libraries_do_not_count(hash_of):
-    source = "import numpy as np\n\ndef trial(seed):\n    return np.arange(seed)\n"
-    other = source.replace("import numpy as np", "import pandas as np")
-    assert hash_of(source) == hash_of(other)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("data.py", 'def load():\n    """Load all."""\n    return (\n        1\n    )\n'),
+        ("stored.py", "STORE = 2\n"),
+        ("idle.py", "IDLE = 2\n"),
+    ],
+)
+def test_words_layout_and_code_out_of_reach_do_not_change_the_hash(name, text, hash_of):
+    assert hash_of(**{name: text}) == hash_of()
 
 
 def test_the_hash_is_the_same_in_another_process():
@@ -523,7 +472,6 @@ def test_the_hash_is_the_same_in_another_process():
         "from course_utils.trials import compare\n"
         "print(code_hash(compare))\n"
     )
-    here = code_hash(compare)
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -533,4 +481,5 @@ def test_the_hash_is_the_same_in_another_process():
         )
         for seed in ("1", "2")
     ]
+    here = code_hash(compare)
     assert [process.communicate()[0].strip() for process in processes] == [here, here]

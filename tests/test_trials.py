@@ -1,7 +1,9 @@
 """course_utils.trials: paired trials, their controls, and the same frame for one job and two."""
 
+import math
 import os
 import time
+from dataclasses import replace
 
 import joblib
 import pandas as pd
@@ -9,11 +11,12 @@ import pytest
 import torch
 
 from course_utils.data import Data
-from course_utils.defense import PLAIN, Defense
+from course_utils.defense import Defense
 from course_utils.models import build
+from course_utils.settings import MLP, TINY
 from course_utils.threat import Indiscriminate, Poison
 from course_utils.training import Recipe, train
-from course_utils.trials import as_finished, compare, run_trials, with_controls
+from course_utils.trials import Case, Victim, as_finished, compare, run_trials
 
 RECIPE = Recipe(epochs=8, batch_size=10, lr=0.1)
 
@@ -32,19 +35,22 @@ def flip(data: Data, share: float) -> Poison:
     return Poison(data.x[rows], 1 - data.y[rows], rows)
 
 
+def case_of(data: Data, poison: Poison | None = None, **changes) -> Case:
+    """A small MLP that learns this data, under a ready poison."""
+    given = {"goal": Indiscriminate(), "test": data, "recipe": RECIPE, "seed": 0} | changes
+    model = build("mlp", data.shape, 2, width=8)
+    return Case(data=data, model=model, craft=lambda victim: poison, **given)
+
+
+THIN = Defense("thin", keep=lambda data, fit: torch.arange(len(data)) % 3 > 0)
+
+
 def flipping_trial(seed: int) -> list[dict]:
     """Clean against flipped labels, plain and with a defense that drops every third image."""
-    data, test = blobs(seed), blobs(seed + 1000)
-    return compare(
-        {"clean": None, "flipped": flip(data, 0.8)},
-        goal=Indiscriminate(),
-        data=data,
-        test=test,
-        model=build("mlp", data.shape, 2, width=8),
-        recipe=RECIPE,
-        seed=seed,
-        defenses=[PLAIN, Defense("thin", keep=lambda data, fit: torch.arange(len(data)) % 3 > 0)],
-    )
+    data = blobs(seed)
+    case = case_of(data, flip(data, 0.8), test=blobs(seed + 1000), seed=seed)
+    victims = {"plain": case.plain, "thin": Victim(THIN, RECIPE)}
+    return compare(case, {"clean": None, "flipped": case.oblivious}, victims)
 
 
 def process_trial(seed: int) -> list[dict]:
@@ -68,20 +74,21 @@ def test_one_job_and_two_jobs_give_identical_frames(frame):
     )
 
 
-def test_a_frame_has_a_row_for_each_trial_condition_and_defense_in_order(frame):
+def test_a_frame_has_a_row_for_each_trial_attacker_and_victim_in_order(frame):
     expected = [
-        (trial, condition, defense)
+        (trial, attacker, victim)
         for trial in range(4)
-        for condition in ("clean", "flipped")
-        for defense in ("plain", "thin")
+        for attacker in ("clean", "flipped")
+        for victim in ("plain", "thin")
     ]
-    rows = frame[["trial", "condition", "defense"]].itertuples(index=False, name=None)
+    rows = frame[["trial", "attacker", "victim"]].itertuples(index=False, name=None)
     assert list(rows) == expected
-    assert list(frame.columns) == ["trial", "condition", "defense", "accuracy", "seconds"]
+    shared = {"trial", "attacker", "victim", "accuracy", "fitted", "seconds"}
+    assert set(frame.columns) == shared | {"poisons removed", "clean removed"}
 
 
 def test_trials_differ_from_each_other(frame):
-    assert len(set(frame.accuracy[frame.condition == "flipped"])) > 1
+    assert len(set(frame.accuracy[frame.attacker == "flipped"])) > 1
 
 
 def test_a_trial_runs_in_one_thread_and_the_caller_gets_its_threads_back():
@@ -168,26 +175,19 @@ def test_a_seed_that_comes_twice_is_refused():
 # compare
 
 
-def test_conditions_are_paired_by_seed(frame):
+def test_attackers_are_paired_by_seed(frame):
     """Data without poison gives the very same victim in the same trial."""
-    data, test = blobs(0), blobs(1000)
+    data = blobs(0)
     unchanged = Poison(data.x[:3], data.y[:3], torch.arange(3))
-    rows = compare(
-        {"clean": None, "unchanged": unchanged},
-        goal=Indiscriminate(),
-        data=data,
-        test=test,
-        model=build("mlp", data.shape, 2, width=8),
-        recipe=RECIPE,
-        seed=0,
-    )
+    case = case_of(data, unchanged, test=blobs(1000))
+    rows = compare(case, {"clean": None, "unchanged": case.oblivious})
     assert rows[0]["accuracy"] == rows[1]["accuracy"]
-    plain_clean = frame[(frame.trial == 0) & (frame.condition == "clean")].iloc[0]
-    assert rows[0]["accuracy"] == plain_clean.accuracy
+    plain = frame[(frame.trial == 0) & (frame.attacker == "clean") & (frame.victim == "plain")]
+    assert rows[0]["accuracy"] == plain.accuracy.item()
 
 
 def test_the_poison_reaches_the_victim(frame):
-    means = frame.groupby("condition").accuracy.mean()
+    means = frame.groupby("attacker").accuracy.mean()
     assert means["clean"] > means["flipped"] + 0.3
 
 
@@ -198,39 +198,72 @@ class SumOfWeights:
         return {"sum": sum(parameter.sum().item() for parameter in model.parameters())}
 
 
-def test_the_seed_the_scenario_and_the_defense_reach_the_victim():
-    data, goal = blobs(0), SumOfWeights()
-    model = build("mlp", data.shape, 2, width=8)
+def test_the_seed_the_scenario_the_recipe_and_the_defense_reach_the_victim():
+    data, goal, slow = blobs(0), SumOfWeights(), Recipe(epochs=3, batch_size=10, lr=0.01)
     defense = Defense("dark", batch=lambda model, x, y, generator: (x / 2, y))
-    arguments = {"scenario": "transfer", "seed": 7}
-    (row,) = compare(
-        {"clean": None},
-        goal=goal,
-        data=data,
-        test=data,
-        model=model,
-        recipe=RECIPE,
-        defenses=[defense],
-        **arguments,
+    case = case_of(data, goal=goal, scenario="transfer", seed=7)
+    (row,) = compare(case, {"clean": None}, {"dark": Victim(defense, slow)})
+    shared = {"scenario": "transfer", "seed": 7}
+    victim = train(case.model, data, slow, defense=defense, **shared)
+    assert row["sum"] == goal.measure(victim, data)["sum"]
+    assert (row["attacker"], row["victim"]) == ("clean", "dark")
+    assert row["seconds"] > 0 and math.isnan(row["fitted"])
+
+
+def test_an_attacker_who_knows_meets_the_victim_it_crafted_against():
+    data, met = blobs(0), []
+
+    def craft(victim: Victim) -> Poison:
+        met.append(victim.defense.name)
+        return flip(data, 0.8 if victim.defense.name == "thin" else 0.1)
+
+    case = replace(case_of(data), craft=craft)
+    victims = {"plain": case.plain, "thin": Victim(THIN, RECIPE)}
+    rows = compare(case, {"oblivious": case.oblivious, "knowing": case.craft}, victims)
+    assert met == ["plain", "plain", "thin"]
+    accuracies = [row["accuracy"] for row in rows]
+    assert accuracies[0] == accuracies[2]  # the plain victim meets the same poison twice
+    assert accuracies[3] < accuracies[1]
+
+
+def test_an_attacker_with_nothing_left_to_do_leaves_the_data_clean():
+    case = case_of(blobs(0), None)
+    clean, attack = compare(case, {"clean": None, "attack": case.craft})
+    assert clean["accuracy"] == attack["accuracy"] and case.noise is None
+
+
+def test_a_filter_counts_what_it_removes_and_its_victim_is_that_of_train():
+    data = blobs(0)
+    poison = flip(data, 0.5)
+    case = case_of(data, poison, goal=SumOfWeights())
+    (row,) = compare(case, {"attack": poison}, {"thin": Victim(THIN, RECIPE)})
+    victim = train(case.model, poison.apply(data), RECIPE, defense=THIN, seed=0)
+    assert row["sum"] == case.goal.measure(victim, data)["sum"]
+    assert (row["poisons removed"], row["clean removed"]) == (10, 10)
+
+
+def test_more_can_be_measured_after_training_and_along_the_way():
+    data, epochs = blobs(0), []
+    case = case_of(data, flip(data, 0.1))
+    rows = compare(
+        case,
+        case.with_controls,
+        also=lambda model, poison: {"poisons": 0 if poison is None else len(poison)},
+        after_epoch=lambda model, epoch: epochs.append(epoch),
     )
-    victim = train(model, data, RECIPE, defense=defense, **arguments)
-    assert row["seconds"] > 0
-    assert row == {
-        "condition": "clean",
-        "defense": "dark",
-        **goal.measure(victim, data),
-        "seconds": row["seconds"],
-    }
+    assert [row["poisons"] for row in rows] == [0, 6, 6]
+    assert epochs == [*range(1, 9)] * 3
+    assert rows[2]["fitted"] != rows[0]["fitted"]
 
 
-# with_controls
+# The controls of a case
 
 
 def test_the_controls_are_clean_data_and_noise_of_the_same_size_on_the_same_images():
     data = blobs(0)
     images = (data.x[:5] + 0.1).clamp(0, 1)
     poison = Poison(images, data.y[:5], torch.arange(5))
-    controls = with_controls(poison, data, seed=0)
+    controls = case_of(data, poison).with_controls
     assert list(controls) == ["clean", "noise", "attack"]
     assert controls["clean"] is None
     assert controls["attack"] is poison
@@ -244,6 +277,17 @@ def test_the_controls_are_clean_data_and_noise_of_the_same_size_on_the_same_imag
 def test_the_noise_control_comes_from_the_seed():
     data = blobs(0)
     poison = Poison((data.x[:5] + 0.1).clamp(0, 1), data.y[:5], torch.arange(5))
-    first, again, other = (with_controls(poison, data, seed)["noise"].images for seed in (1, 1, 2))
+    first, again, other = (case_of(data, poison, seed=seed).noise.images for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+# Settings
+
+
+def test_tiny_is_a_tenth_of_a_setting_and_never_nothing():
+    assert [TINY.scaled(count) for count in (3000, 150, 20, 4, 1)] == [300, 15, 2, 1, 1]
+    assert TINY.shortened(Recipe(epochs=40, lr=0.3)) == Recipe(epochs=4, lr=0.3)
+    assert TINY.network == MLP.network and TINY.recipe.epochs == 2
+    assert [MLP.scaled(count) for count in (3000, 1)] == [3000, 1]
+    assert MLP.shortened(RECIPE) == RECIPE
