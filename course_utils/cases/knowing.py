@@ -90,7 +90,7 @@ def craft_all(how: Defended, scene: from_scratch.Scene) -> dict[tuple[str, str],
 
     for surrogates, objective in WAYS:
         known = {"known": lambda scene, victim, chosen=models[surrogates]: chosen}
-        loss = {"objective": knows if objective == "adapted" else None}
+        loss = {"objective": knows} if objective == "adapted" else {}
         attack = from_scratch.matching(scene.seed, scene.setting, scene=scene, **known, **loss)
         crafted[surrogates, objective] = attack.craft(how.victim)
     return crafted

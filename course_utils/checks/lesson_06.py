@@ -147,6 +147,8 @@ def check_margin_loss(loss: Callable) -> None:
         slopes.append((case, answer, logits, label, gaps, confidence))
     compare(rows, "the loss", margin_slips)
     for case, answer, logits, label, gaps, confidence in slopes:
+        if any(gap + confidence == 0 for gap in gaps):
+            continue  # at the kink of the clamp versions of torch differ in the slope
         slope = torch.zeros_like(logits)
         if answer.requires_grad:
             slope = torch.autograd.grad(answer, logits, allow_unused=True)[0]

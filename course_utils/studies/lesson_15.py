@@ -116,8 +116,9 @@ COLLISION = Study("adaptive_filters", "15", collision_trial, range(40))
 def hidden_trial(seed: int, setting: Setting) -> trials.Rows:
     """From scratch: 60 poisons by gradient matching, with and without the feature penalty."""
     scene, rows = from_scratch.draw_scene(seed, setting=setting), []
-    for attack, objective in {"plain": None, "hidden": partial(hide, budget=60)}.items():
-        case = from_scratch.matching(seed, setting, 60, scene=scene, objective=objective)
+    ways = {"plain": {}, "hidden": {"objective": partial(hide, budget=60)}}
+    for attack, way in ways.items():
+        case = from_scratch.matching(seed, setting, 60, scene=scene, **way)
         rows += [{"attack": attack, **row} for row in filtered(case)]
     return rows
 
