@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from course_utils.attacks.last_votes import last_votes, steer
-from course_utils.checks import lesson_17 as checks
 from course_utils.data import Data
 from course_utils.defenses.certificates import (
     bagging_radius,
@@ -294,97 +293,3 @@ def test_a_trial_keeps_its_promises_in_a_tenth_of_the_size(study):
             assert row["certified"] <= row["left"] + 1e-6
         if row.get("right"):
             assert row["cost"] > row["radius"]
-
-
-def loop_over_classes(votes, leader):
-    """The number of changes by counting up, one class after the other."""
-    found = torch.zeros_like(votes)
-    for i, first in enumerate(leader.tolist()):
-        for c in range(votes.shape[1]):
-            while (votes[i, c] + found[i, c], -c) < (votes[i, first] - found[i, c], -first):
-                found[i, c] += 1
-    return found
-
-
-def in_floats(votes, leader):
-    smaller = torch.arange(votes.shape[1])[None] < leader[:, None]
-    gap = votes.gather(1, leader[:, None]) - votes + 0.5 - smaller.double() * 0.5
-    return (gap / 2).ceil().clamp(min=0).scatter(1, leader[:, None], 0)
-
-
-def in_numpy(votes, leader):
-    v, first = votes.numpy(), leader.numpy()
-    gap = v[np.arange(len(v)), first][:, None] - v
-    later = np.arange(v.shape[1])[None] > first[:, None]
-    return torch.from_numpy(np.maximum(-((-gap - later) // 2), 0))
-
-
-def by_first_choices(logits):
-    """Only models whose first choice is out vote anew; all others keep their vote."""
-    choice = logits.argmax(2)
-    winners = []
-    for i in range(logits.shape[1]):
-        votes = torch.bincount(choice[:, i], minlength=logits.shape[2])
-        a, b = sorted(sorted(range(len(votes)), key=lambda c: (-votes[c], c))[:2])
-        new = torch.where(logits[:, i, a] >= logits[:, i, b], a, b)
-        final = torch.where((choice[:, i] == a) | (choice[:, i] == b), choice[:, i], new)
-        winners.append(a if (final == a).sum() >= (final == b).sum() else b)
-    return torch.tensor(winners)
-
-
-def by_stable_sort(logits):
-    votes = count_votes(logits)
-    two = votes.sort(dim=1, descending=True, stable=True)[1][:, :2].sort(1)[0]
-    pair = logits.gather(2, two[None].expand(len(logits), -1, -1))
-    return two.gather(1, count_votes(pair).argmax(1, keepdim=True))[:, 0]
-
-
-def with_masked_logits(logits):
-    votes = count_votes(logits)
-    cut = (votes * 100 - torch.arange(votes.shape[1])).topk(2, 1)[1]
-    out = torch.ones_like(votes, dtype=torch.bool).scatter(1, cut, False)
-    return count_votes(logits.masked_fill(out[None], -torch.inf)).argmax(1)
-
-
-def by_counting_up(votes, size, n_images, alpha=0.001):
-    found = []
-    for counts in votes.tolist():
-        second, top = sorted(counts)[-2:]
-        level = {"confidence_level": 1 - alpha / len(counts), "method": "exact"}
-        low = binomtest(top, sum(counts)).proportion_ci(**level).low
-        high = binomtest(second, sum(counts)).proportion_ci(**level).high
-        r = -1
-        while low - high > 2 * (1 - (1 - (r + 1) / n_images) ** size):
-            r += 1
-        found.append(r)
-    return torch.tensor(found)
-
-
-def as_floats(votes, size, n_images, alpha=0.001):
-    return bagging_radius(votes, size, n_images, alpha).double()
-
-
-def by_logarithms(votes, size, n_images, alpha=0.001):
-    k, error = int(votes[0].sum()), alpha / votes.shape[1]
-    top, second = votes.topk(2, 1)[0].T.tolist()
-    level = {"confidence_level": 1 - error, "method": "exact"}
-    ends = [[binomtest(c, k).proportion_ci(**level) for c in counts] for counts in (top, second)]
-    gap = np.array([a.low - b.high for a, b in zip(*ends, strict=True)])
-    radius = -n_images * np.expm1(np.log1p(-np.maximum(gap, 0) / 2) / size)
-    return torch.from_numpy(np.where(gap > 0, np.ceil(radius) - 1, -1))
-
-
-@pytest.mark.parametrize(
-    ("check", "answer"),
-    [
-        *((checks.check_to_overtake, f) for f in (loop_over_classes, in_floats, in_numpy)),
-        *(
-            (checks.check_run_off, f)
-            for f in (by_first_choices, by_stable_sort, with_masked_logits)
-        ),
-        *((checks.check_bagging_radius, f) for f in (by_counting_up, as_floats, by_logarithms)),
-    ],
-    ids=lambda value: value.__name__,
-)
-def test_an_unusual_right_answer_is_accepted(check, answer):
-    check(answer)

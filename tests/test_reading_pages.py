@@ -40,6 +40,7 @@ STEPS = (
     "adversarial poisoning",
     "adaptive attacks",
     "the grand comparison",
+    "certificates",
 )
 
 

@@ -243,10 +243,10 @@ def test_only_progress_bars_are_dropped_from_stderr(text, bar):
 
 
 def test_studies_are_found(tmp_path, monkeypatch):
-    source = "from course_utils.stored import Study\n"
     for number in ("77", "78"):
-        source += f"s{number} = Study('s{number}', '{number}', print, range(3))\n"
-    (tmp_path / "lesson_77.py").write_text(source, encoding="utf-8")
+        source = "from course_utils.stored import Study\n"
+        source += f"STUDY = Study('s{number}', '{number}', print, range(3))\n"
+        (tmp_path / f"lesson_{number}.py").write_text(source, encoding="utf-8")
     monkeypatch.setattr(course_utils.studies, "__path__", [str(tmp_path)])
     assert [study.name for study in results.studies()] == ["s77", "s78"]
     assert [study.name for study in results.studies("78")] == ["s78"]

@@ -287,7 +287,8 @@ def test_the_noise_control_comes_from_the_seed():
 
 def test_tiny_is_a_tenth_of_a_setting_and_never_nothing():
     assert [TINY.scaled(count) for count in (3000, 150, 20, 4, 1)] == [300, 15, 2, 1, 1]
-    assert TINY.shortened(Recipe(epochs=40, lr=0.3)) == Recipe(epochs=4, lr=0.3)
-    assert TINY.network == MLP.network and TINY.recipe.epochs == 2
+    assert TINY.shortened(Recipe(epochs=60, lr=0.3)) == Recipe(epochs=6, batch_size=10, lr=0.3)
+    assert TINY.shortened(Recipe(epochs=3)).epochs == 3  # never more than at full size
+    assert TINY.network == MLP.network and TINY.recipe.epochs == 4
     assert [MLP.scaled(count) for count in (3000, 1)] == [3000, 1]
     assert MLP.shortened(RECIPE) == RECIPE

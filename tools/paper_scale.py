@@ -30,7 +30,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from course_utils.attacks.crafting import candidates
+from course_utils.attacks.crafting import candidates, granted
 from course_utils.attacks.gradient_matching import (
     Gradient,
     alignment_loss,
@@ -43,11 +43,11 @@ from course_utils.defenses.adversarial_poisoning import adversarial_poisoning, m
 from course_utils.defenses.gradient_shaping import batch_shaping, gradient_shaping
 from course_utils.defenses.pgd_training import pgd_training
 from course_utils.models import Classifier, Norm, build
+from course_utils.settings import Setting
 from course_utils.stored import Benchmark, Trial
-from course_utils.studies.lesson_13 import granted
 from course_utils.threat import Poison, Targeted, ThreatModel
 from course_utils.training import Recipe, train
-from course_utils.trials import Rows, compare
+from course_utils.trials import Case, Rows, Victim, columns, compare
 
 RECIPE = Recipe(epochs=40, batch_size=128, lr=0.1)
 PIXELS = 4.0
@@ -137,7 +137,9 @@ def craft(
     return poison
 
 
-def matching_trial(seed: int, scale: Scale, norm: Norm, known: str | None = None) -> Rows:
+def matching_trial(
+    seed: int, setting: Setting, scale: Scale, norm: Norm, known: str | None = None
+) -> Rows:
     """Victims of one target: clean and attacked ones with every defense, or with the known one.
 
     known: the defense that the attacker knows and trains the surrogate with; then only attacked
@@ -147,25 +149,26 @@ def matching_trial(seed: int, scale: Scale, norm: Norm, known: str | None = None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     data, test = (part.to(device) for part in scale.images())
     model = build("resnet18", data.shape, len(data.classes), norm=norm)
-    usable, goal = defenses(scale, norm), draw_target(test, seed)
-    begin = time.perf_counter()
-    surrogate = train(
-        model, data, scale.recipe, defense=usable[known or "plain"], seed=1000 * (seed + 1)
-    )
-    poison = craft(scale, surrogate, data, goal, seed)
-    seconds = time.perf_counter() - begin
-    rows = compare(
-        {"attack": poison} if known else {"clean": None, "attack": poison},
-        goal=goal,
-        data=data,
-        test=test,
-        model=model,
-        recipe=scale.recipe,
-        seed=seed,
-        defenses=[usable[known]] if known else list(usable.values()),
-    )
+    goal, took = draw_target(test, seed), []
+    victims = {name: Victim(one, scale.recipe) for name, one in defenses(scale, norm).items()}
+    plain = victims["plain"]
+
+    def attack(victim: Victim) -> Poison | None:
+        begin = time.perf_counter()
+        first = 1000 * (seed + 1)
+        surrogate = train(model, data, victim.recipe, defense=victim.defense, seed=first)
+        poison = craft(scale, surrogate, data, goal, seed)
+        took.append(time.perf_counter() - begin)
+        return poison
+
+    case = Case(data, goal, test, model, scale.recipe, seed, attack)
+    if known:
+        rows = compare(case, {"attack": case.craft}, {known: victims[known]})
+    else:
+        rows = compare(case, {"clean": None, "attack": attack(plain)}, victims)
+    found = columns(rows, "accuracy", "success", "seconds", condition="attacker", defense="victim")
     labels = {"norm": norm, "knowledge": "with" if known else "without"}
-    return [{**labels, **row, "crafting_seconds": seconds} for row in rows]
+    return [{**labels, **row, "crafting_seconds": took[0]} for row in found]
 
 
 def trials(scale: Scale) -> dict[str, Trial]:
