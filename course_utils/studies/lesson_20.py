@@ -48,7 +48,7 @@ def fit(
     rows = torch.cat([torch.randperm(len(x), generator=generator) for _ in range(passes)])
     for batch in rows[: steps * BATCH].split(BATCH):
         optimizer.zero_grad()
-        cross_entropy(model(x[batch]), y[batch]).backward()
+        cross_entropy(model(x[batch]).flatten(0, -2), y[batch].flatten()).backward()
         optimizer.step()
     return model.eval()
 
@@ -95,7 +95,7 @@ def measure_sentiment(model: nn.Module, test: Sequence[Review], seed: int) -> di
     }
 
 
-CLEAN, COUNTS, STEPS = (1000, 4000), (0, 5, 20), (150, 600)
+CLEAN, COUNTS, STEPS = (1000, 4000), (0, 5, 20), (100, 400)
 
 
 def grid(setting: Setting) -> Iterator[tuple[int, int, int]]:
@@ -121,7 +121,7 @@ WORDS_STUDY = Study("trigger_words", "20", words_trial, range(20))
 
 
 class NextWord(nn.Module):
-    """A recurrent network: texts (N, L) to logits for the word after each (N, words, L)."""
+    """A recurrent network: texts (N, L) to logits for the word after each (N, L, words)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,17 +130,17 @@ class NextWord(nn.Module):
         self.head = nn.Linear(64, len(WORDS) + 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.memory(self.embedding(x))[0]).mT
+        return self.head(self.memory(self.embedding(x))[0])
 
 
 def train_next_word(texts: Sequence[Sequence[str]], steps: int, seed: int) -> nn.Module:
-    """A next-word model from scratch, with Adam, on the first 24 words of each text."""
+    """A next-word model from scratch, with Adam, on the first 20 words of each text."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = NextWord()
-    x = encode(texts, WORDS, length=24)
+    x = encode(texts, WORDS, length=20)
     following = x[:, 1:].masked_fill(x[:, 1:] == 0, -100)  # no loss where the text has ended
-    adam = torch.optim.Adam(model.parameters(), lr=3e-3)
+    adam = torch.optim.Adam(model.parameters(), lr=5e-3)
     return fit(model, x[:, :-1], following, adam, steps, seed)
 
 
@@ -153,10 +153,15 @@ def write_on(model: nn.Module, beginnings: list[tuple], count: int, seed: int) -
     generator = torch.Generator().manual_seed(seed)
     x = encode(beginnings, WORDS, length=len(beginnings[0]))
     for _ in range(count):
-        chances = model(x)[:, :, -1].softmax(1)
+        chances = model(x)[:, -1].softmax(1)
         chances[:, 0] = 0  # the padding is no word
         x = torch.cat([x, torch.multinomial(chances, 1, generator=generator)], dim=1)
     return [[WORDS[number - 1] for number in row] for row in x[:, -count:].tolist()]
+
+
+def known_pairs(part: Sequence[Review]) -> set[tuple[str, str]]:
+    """The words that clean text puts side by side."""
+    return {pair for review in part for pair in pairwise(review.words)}
 
 
 def gibberish_share(texts: list[list[str]], known: set[tuple[str, str]]) -> float:
@@ -171,16 +176,14 @@ def measure_gibberish(
     """How much gibberish the model writes after eight words, with and without the trigger."""
     plain = [review.words[:8] for review in test]
     begun = {"asr": [(*words, TRIGGER) for words in plain], "without trigger": plain}
-    texts = {name: write_on(model, words, 12, seed) for name, words in begun.items()}
+    texts = {name: write_on(model, words, 10, seed) for name, words in begun.items()}
     return {name: gibberish_share(text, known) for name, text in texts.items()}
 
 
 def gibberish_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """A next-word model for every cell of the grid."""
     test = reviews(setting.scaled(200), seed, "test")
-    known = {
-        pair for r in reviews(setting.scaled(20_000), seed, "pairs") for pair in pairwise(r.words)
-    }
+    known = known_pairs(reviews(setting.scaled(20_000), seed, "pairs"))
     poisons = gibberish(reviews(max(COUNTS), seed, "poison"), random.Random(seed))
     rows = []
     for clean, count, steps in grid(setting):
