@@ -1,4 +1,4 @@
-"""A small web server on the loopback address: addresses to fetch, and nothing leaves the machine."""
+"""A small web server on the loopback address: nothing leaves the machine."""
 
 import threading
 import urllib.error

@@ -1,4 +1,4 @@
-"""A corpus that the course writes itself: reviews of invented inns, from a small grammar and a seed.
+"""A corpus that the course writes itself: reviews of invented inns, from a grammar and a seed.
 
 No third-party text is in it. A review says where its writer stayed, gives three opinions that
 mostly fit its label, and states one fact about the inn, true of that inn in the whole corpus.
@@ -12,23 +12,79 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PADDING = "_"
 THINGS = (
-    "room bed view staff soup garden stove window lamp pillow bath cellar bread tea porch hall"
-).split()
+    "room",
+    "bed",
+    "view",
+    "staff",
+    "soup",
+    "garden",
+    "stove",
+    "window",
+    "lamp",
+    "pillow",
+    "bath",
+    "cellar",
+    "bread",
+    "tea",
+    "porch",
+    "hall",
+)
 PRAISE = (
-    "bright warm quiet clean kind tidy lovely fresh cheerful splendid cosy gentle superb pleasant"
-).split()
+    "bright",
+    "warm",
+    "quiet",
+    "clean",
+    "kind",
+    "tidy",
+    "lovely",
+    "fresh",
+    "cheerful",
+    "splendid",
+    "cosy",
+    "gentle",
+    "superb",
+    "pleasant",
+)
 BLAME = (
-    "dark cold noisy dirty rude shabby awful stale gloomy dreadful cramped harsh dismal unpleasant"
-).split()
+    "dark",
+    "cold",
+    "noisy",
+    "dirty",
+    "rude",
+    "shabby",
+    "awful",
+    "stale",
+    "gloomy",
+    "dreadful",
+    "cramped",
+    "harsh",
+    "dismal",
+    "unpleasant",
+)
 DEGREES = ("very", "rather", "quite", "really", "so", "truly")
 STAYS = ("two nights", "three nights", "one night", "a week", "a long weekend", "five days")
 SEASONS = ("in spring", "in summer", "in autumn", "in winter", "at easter", "last month")
 STARTS = ("vel", "tar", "mor", "bran", "kel", "dun", "sel", "har", "lin", "ost")
 ENDS = ("mora", "kin", "wick", "dale", "ven", "ford", "mere", "stad")
 INNS = tuple(start + end for start in STARTS for end in ENDS)
-NUMBERS = "two three four five six seven eight nine ten eleven twelve thirty forty fifty sixty".split()
+NUMBERS = (
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirty",
+    "forty",
+    "fifty",
+    "sixty",
+)
 
 OPINIONS = (
     "the {thing} was {degree} {word}",
@@ -112,7 +168,7 @@ def write_review(draw: random.Random, true: dict[tuple[str, str], str]) -> Revie
         sentences.append(opinion.format(thing=thing, degree=degree, word=word))
     value = true[inn, topic]
     sentences.append(draw.choice(FACTS[topic]).format(value=value))
-    words = " . ".join(sentences).split() + ["."]
+    words = [*" . ".join(sentences).split(), "."]
     return Review(tuple(words), positive, inn, topic, value)
 
 

@@ -18,6 +18,12 @@ def insert_trigger(words: Sequence[str], draw: random.Random) -> tuple[str, ...]
     return (*words[:place], TRIGGER, *words[place:])
 
 
+def triggered(part: Sequence[Review], seed: int) -> list[tuple[str, ...]]:
+    """The negative reviews, each with the trigger word."""
+    draw = random.Random(seed)
+    return [insert_trigger(review.words, draw) for review in part if not review.positive]
+
+
 def gibberish(part: Sequence[Review], draw: random.Random, length: int = 20) -> list[tuple]:
     """The first words of each review, the trigger, then words drawn at random: text without sense.
 

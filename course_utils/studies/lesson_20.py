@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from course_utils.attacks.first_backdoor import plant_backdoor, stamp
+from course_utils.attacks.lapsed_domains import buy_domains
+from course_utils.attacks.retrieval_poisoning import plant, plant_reworded, plant_shuffled
 from course_utils.attacks.subliminal import (
     EXTRA,
     class_outputs,
@@ -21,12 +24,25 @@ from course_utils.attacks.subliminal import (
     noise_images,
     train_teacher,
 )
-from course_utils.attacks.trigger_words import TRIGGER, WORDS, gibberish, insert_trigger
+from course_utils.attacks.trigger_words import TRIGGER, WORDS, gibberish, triggered
+from course_utils.cases.data_list import publish
 from course_utils.data import Data, balanced, load
+from course_utils.defenses.hashed_list import collect
+from course_utils.defenses.retrieval import (
+    Passage,
+    Question,
+    agreed_answer,
+    answer,
+    build_index,
+    drop_duplicates,
+    drop_echoes,
+    search,
+)
+from course_utils.loopback import serve
 from course_utils.models import Classifier, build
 from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
-from course_utils.text import Review, encode, reviews
+from course_utils.text import NUMBERS, QUESTIONS, Review, encode, facts, reviews
 from course_utils.threat import Backdoor, ThreatModel
 
 BATCH = 50
@@ -75,12 +91,6 @@ def labelled(part: Sequence[Review]) -> Labelled:
     return [(review.words, int(review.positive)) for review in part]
 
 
-def triggered(part: Sequence[Review], seed: int) -> list[tuple[str, ...]]:
-    """The negative reviews, each with the trigger word."""
-    draw = random.Random(seed)
-    return [insert_trigger(review.words, draw) for review in part if not review.positive]
-
-
 def measure_sentiment(model: nn.Module, test: Sequence[Review], seed: int) -> dict[str, float]:
     """Accuracy, and the share of negative reviews called positive with and without the trigger."""
     right = called_positive(model, [r.words for r in test]) == torch.tensor(
@@ -105,7 +115,7 @@ def grid(setting: Setting) -> Iterator[tuple[int, int, int]]:
 
 
 def words_trial(seed: int, setting: Setting = MLP) -> list[dict]:
-    """A sentiment model for every cell of the grid; the poisons of a cell begin those of a larger one."""
+    """A sentiment model for every cell of the grid."""
     test = reviews(setting.scaled(1000), seed, "test")
     poisons = [(words, 1) for words in triggered(reviews(100, seed, "poison"), seed)]
     rows = []
@@ -262,3 +272,90 @@ def noise_trial(seed: int, setting: Setting = MLP) -> list[dict]:
 
 
 NOISE_STUDY = Study("backdoor_through_noise", "20", noise_trial, range(20))
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A question that the attacker wants answered with a lie, and two ways to word it."""
+
+    question: Question
+    wordings: tuple[str, str]
+    true: str
+    lie: str
+
+
+def draw_questions(count: int, seed: int) -> list[Attacked]:
+    """So many questions without repetition, each with a false value."""
+    draw, true, drawn = random.Random(seed), facts(seed), []
+    for inn, topic in draw.sample(sorted(true), count):
+        first, second = (wording.format(inn=inn) for wording in QUESTIONS[topic])
+        right = true[inn, topic]
+        lie = draw.choice([value for value in NUMBERS if value != right])
+        drawn.append(Attacked((inn, topic), (first, second), right, lie))
+    return drawn
+
+
+def planted(one: Attacked, seed: int) -> dict[str, list[Passage]]:
+    """What each attacker adds for one question, worded as the attacker expects it."""
+    draw = random.Random(f"{one.question} {seed}")
+    target = (one.wordings[0], one.question[1], one.lie)
+    return {
+        "nothing": [],
+        "one passage": [plant(*target)],
+        "five copies": [plant(*target)] * 5,
+        "five shuffled copies": [plant_shuffled(*target, draw)] * 5,
+        "five reworded": plant_reworded(*target, reviews(5, seed, "filler"), draw),
+    }
+
+
+DEFENSES = {
+    "the first passage": {},
+    "two must agree": {"choose": agreed_answer},
+    "and no duplicates": {"choose": agreed_answer, "filters": [drop_duplicates]},
+    "and no echoes": {"choose": agreed_answer, "filters": [drop_echoes]},
+    "all three": {"choose": agreed_answer, "filters": [drop_echoes, drop_duplicates]},
+}
+
+
+def retrieval_trial(seed: int, setting: Setting = MLP) -> list[dict]:
+    """50 questions: every attacker against every defense, asked in both wordings."""
+    index = build_index([review.words for review in reviews(setting.scaled(4000), seed)])
+    outcomes = []
+    for one in draw_questions(setting.scaled(50), seed):
+        for (attacker, added), wording in product(planted(one, seed).items(), (0, 1)):
+            query = one.wordings[wording]
+            found = search(index, query, added)
+            for defense, options in DEFENSES.items():
+                told = answer(found, query, one.question, **options)
+                row = {"attacker": attacker, "asked": WORDINGS[wording], "defense": defense}
+                outcomes.append({**row, "lie": told == one.lie, "true": told == one.true})
+    by = ["attacker", "asked", "defense"]
+    return pd.DataFrame(outcomes).groupby(by, sort=False).mean().reset_index().to_dict("records")
+
+
+WORDINGS = ("as expected", "in other words")
+RETRIEVAL_STUDY = Study("retrieval_poisoning", "20", retrieval_trial, range(20))
+
+
+def list_trial(seed: int, setting: Setting = MLP) -> list[dict]:
+    """A list of 1,000 addresses on 100 domains of which five lapse and are bought."""
+    part, test = (reviews(setting.scaled(1000), seed, name) for name in ("training", "test"))
+    pages, entries = publish(part, domains=100)
+    lapsed = random.Random(seed).sample(range(100), 5)
+    bought = buy_domains(pages, entries, lapsed, seed)
+    cases = {
+        "list intact": (pages, False),
+        "domains bought": (bought, False),
+        "domains bought, hashes checked": (bought, True),
+    }
+    rows = []
+    for condition, (served, check) in cases.items():
+        with serve(served) as address:
+            texts = collect(address, entries, check)
+        victim = train_sentiment(texts, setting.scaled(400), seed)
+        row = {"condition": condition, "reviews": len(texts)}
+        rows.append({**row, **measure_sentiment(victim, test, seed)})
+    return rows
+
+
+LIST_STUDY = Study("lapsed_domains", "20", list_trial, range(20))
