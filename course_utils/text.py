@@ -172,6 +172,33 @@ def write_review(draw: random.Random, true: dict[tuple[str, str], str]) -> Revie
     return Review(tuple(words), positive, inn, topic, value)
 
 
+@dataclass(frozen=True)
+class Question:
+    """What someone asks about an inn, in two wordings; what is true, and a value that is not."""
+
+    inn: str
+    topic: str
+    wordings: tuple[str, str]
+    true: str
+    false: str
+
+
+def draw_questions(count: int, seed: int) -> list[Question]:
+    """So many different questions about the corpus of this seed.
+
+    Raises ValueError unless the count is between 1 and the number of facts.
+    """
+    draw, true, drawn = random.Random(f"questions {seed}"), facts(seed), []
+    if not 1 <= count <= len(true):
+        raise ValueError(f"{count} questions: the corpus has {len(true)} facts to ask about.")
+    for inn, topic in draw.sample(sorted(true), count):
+        first, second = (wording.format(inn=inn) for wording in QUESTIONS[topic])
+        right = true[inn, topic]
+        wrong = draw.choice([number for number in NUMBERS if number != right])
+        drawn.append(Question(inn, topic, (first, second), right, wrong))
+    return drawn
+
+
 def stated(words: Sequence[str], inn: str, topic: str) -> str | None:
     """What a text states about this inn and topic, or None: it must name the inn."""
     if inn not in words:

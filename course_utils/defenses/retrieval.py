@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from course_utils.text import stated
+from course_utils.text import Question, stated
 
 Passage = tuple[str, ...]
 
@@ -66,7 +66,6 @@ def drop_echoes(found: Sequence[Passage], query: str, limit: float = 0.5) -> lis
 
 
 Filter = Callable[[Sequence[Passage], str], list[Passage]]
-Question = tuple[str, str]  # an inn and a topic
 
 
 def first_answer(values: Sequence[str], needed: int) -> str | None:
@@ -84,7 +83,7 @@ def answer(
     """What the reader says after the filters: from the best five passages that state anything."""
     for keep in filters:
         found = keep(found, query)
-    values = [stated(passage, *question) for passage in found]
+    values = [stated(passage, question.inn, question.topic) for passage in found]
     return choose([value for value in values if value is not None][:5], 2)
 
 

@@ -30,7 +30,6 @@ from course_utils.data import Data, balanced, load
 from course_utils.defenses.hashed_list import collect
 from course_utils.defenses.retrieval import (
     Passage,
-    Question,
     agreed_answer,
     answer,
     build_index,
@@ -42,7 +41,7 @@ from course_utils.loopback import serve
 from course_utils.models import Classifier, build
 from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
-from course_utils.text import NUMBERS, QUESTIONS, Review, encode, facts, reviews
+from course_utils.text import Question, Review, draw_questions, encode, reviews
 from course_utils.threat import Backdoor, ThreatModel
 
 BATCH = 50
@@ -274,31 +273,10 @@ def noise_trial(seed: int, setting: Setting = MLP) -> list[dict]:
 NOISE_STUDY = Study("backdoor_through_noise", "20", noise_trial, range(20))
 
 
-@dataclass(frozen=True)
-class Attacked:
-    """A question that the attacker wants answered with a lie, and two ways to word it."""
-
-    question: Question
-    wordings: tuple[str, str]
-    true: str
-    lie: str
-
-
-def draw_questions(count: int, seed: int) -> list[Attacked]:
-    """So many questions without repetition, each with a false value."""
-    draw, true, drawn = random.Random(seed), facts(seed), []
-    for inn, topic in draw.sample(sorted(true), count):
-        first, second = (wording.format(inn=inn) for wording in QUESTIONS[topic])
-        right = true[inn, topic]
-        lie = draw.choice([value for value in NUMBERS if value != right])
-        drawn.append(Attacked((inn, topic), (first, second), right, lie))
-    return drawn
-
-
-def planted(one: Attacked, seed: int) -> dict[str, list[Passage]]:
+def planted(one: Question, seed: int) -> dict[str, list[Passage]]:
     """What each attacker adds for one question, worded as the attacker expects it."""
-    draw = random.Random(f"{one.question} {seed}")
-    target = (one.wordings[0], one.question[1], one.lie)
+    draw = random.Random(f"{one.wordings[0]} {seed}")
+    target = (one.wordings[0], one.topic, one.false)
     return {
         "nothing": [],
         "one passage": [plant(*target)],
@@ -326,9 +304,9 @@ def retrieval_trial(seed: int, setting: Setting = MLP) -> list[dict]:
             query = one.wordings[wording]
             found = search(index, query, added)
             for defense, options in DEFENSES.items():
-                told = answer(found, query, one.question, **options)
+                told = answer(found, query, one, **options)
                 row = {"attacker": attacker, "asked": WORDINGS[wording], "defense": defense}
-                outcomes.append({**row, "lie": told == one.lie, "true": told == one.true})
+                outcomes.append({**row, "lie": told == one.false, "true": told == one.true})
     by = ["attacker", "asked", "defense"]
     return pd.DataFrame(outcomes).groupby(by, sort=False).mean().reset_index().to_dict("records")
 
