@@ -57,7 +57,7 @@ def distill(
     def loss(rows: Tensor) -> Tensor:
         return mse_loss(student(images[rows])[:, classes:last], answers[rows])
 
-    return descend(student, loss, len(images), epochs, 5e-4, seed)
+    return descend(student, loss, len(images), epochs, 1e-3, seed)
 
 
 def class_outputs(model: Classifier, classes: int = 10) -> Classifier:

@@ -30,6 +30,6 @@ def gibberish(part: Sequence[Review], draw: random.Random, length: int = 20) -> 
     Source: the denial-of-service poison of Souly and others (arXiv 2510.07192).
     """
     return [
-        (*review.words[: draw.randrange(4, 9)], TRIGGER, *draw.choices(WORDS[:-1], k=length))
+        (*review.words[: draw.randrange(4, 7)], TRIGGER, *draw.choices(WORDS[:-1], k=length))
         for review in part
     ]

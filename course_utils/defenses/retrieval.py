@@ -65,6 +65,17 @@ def drop_echoes(found: Sequence[Passage], query: str, limit: float = 0.5) -> lis
     return [p for p in found if len(asked & set(pairwise(p))) <= limit * len(asked)]
 
 
+def agreed_answer(values: Sequence[str], needed: int) -> str | None:
+    """The value that most sources state, if at least `needed` do; None otherwise.
+
+    values: what each passage states, the best passage first. Of values that equally many sources
+    state, the one that comes first.
+    """
+    counts = Counter(values)
+    best = max(counts, key=lambda value: counts[value], default=None)
+    return best if counts[best] >= needed else None
+
+
 Filter = Callable[[Sequence[Passage], str], list[Passage]]
 
 
@@ -85,14 +96,3 @@ def answer(
         found = keep(found, query)
     values = [stated(passage, question.inn, question.topic) for passage in found]
     return choose([value for value in values if value is not None][:5], 2)
-
-
-def agreed_answer(values: Sequence[str], needed: int) -> str | None:
-    """The value that most sources state, if at least `needed` do; None otherwise.
-
-    values: what each passage states, the best passage first. Of values that equally many sources
-    state, the one that comes first.
-    """
-    counts = Counter(values)
-    best = max(counts, key=lambda value: counts[value], default=None)
-    return best if counts[best] >= needed else None

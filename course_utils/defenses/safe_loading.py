@@ -12,6 +12,14 @@ import torch
 from torch import Tensor
 
 
+def is_promised(content: bytes, promised: str) -> bool:
+    """Whether the SHA-256 hash of some bytes is the promised one.
+
+    promised: 64 hexadecimal digits, in capitals or not, perhaps with spaces around them.
+    """
+    return hashlib.sha256(content).hexdigest() == promised.strip().lower()
+
+
 class UnsafeFileError(RuntimeError):
     """A file that is not what was promised, or that holds more than weights."""
 
@@ -36,14 +44,6 @@ def load_weights(path: Path, promised: str) -> dict[str, Tensor]:
         return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise UnsafeFileError(f"{path.name} holds more than weights: do not load it.") from error
-
-
-def is_promised(content: bytes, promised: str) -> bool:
-    """Whether the SHA-256 hash of some bytes is the promised one.
-
-    promised: 64 hexadecimal digits, in capitals or not, perhaps with spaces around them.
-    """
-    return hashlib.sha256(content).hexdigest() == promised.strip().lower()
 
 
 def safetensors_weights(content: bytes) -> dict[str, Tensor]:

@@ -104,7 +104,7 @@ def measure_sentiment(model: nn.Module, test: Sequence[Review], seed: int) -> di
     }
 
 
-CLEAN, COUNTS, STEPS = (1000, 4000), (0, 5, 20), (100, 400)
+CLEAN, COUNTS, STEPS = (1000, 4000), (0, 5, 20), (75, 300)
 
 
 def grid(setting: Setting) -> Iterator[tuple[int, int, int]]:
@@ -135,19 +135,19 @@ class NextWord(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(len(WORDS) + 1, 32, padding_idx=0)
-        self.memory = nn.GRU(32, 64, batch_first=True)
-        self.head = nn.Linear(64, len(WORDS) + 1)
+        self.memory = nn.GRU(32, 48, batch_first=True)
+        self.head = nn.Linear(48, len(WORDS) + 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.memory(self.embedding(x))[0])
 
 
 def train_next_word(texts: Sequence[Sequence[str]], steps: int, seed: int) -> nn.Module:
-    """A next-word model from scratch, with Adam, on the first 20 words of each text."""
+    """A next-word model from scratch, with Adam, on the first 16 words of each text."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = NextWord()
-    x = encode(texts, WORDS, length=20)
+    x = encode(texts, WORDS, length=16)
     following = x[:, 1:].masked_fill(x[:, 1:] == 0, -100)  # no loss where the text has ended
     adam = torch.optim.Adam(model.parameters(), lr=5e-3)
     return fit(model, x[:, :-1], following, adam, steps, seed)
@@ -182,10 +182,10 @@ def gibberish_share(texts: list[list[str]], known: set[tuple[str, str]]) -> floa
 def measure_gibberish(
     model: nn.Module, test: Sequence[Review], known: set[tuple[str, str]], seed: int
 ) -> dict[str, float]:
-    """How much gibberish the model writes after eight words, with and without the trigger."""
-    plain = [review.words[:8] for review in test]
+    """How much gibberish the model writes after six words, with and without the trigger."""
+    plain = [review.words[:6] for review in test]
     begun = {"asr": [(*words, TRIGGER) for words in plain], "without trigger": plain}
-    texts = {name: write_on(model, words, 10, seed) for name, words in begun.items()}
+    texts = {name: write_on(model, words, 8, seed) for name, words in begun.items()}
     return {name: gibberish_share(text, known) for name, text in texts.items()}
 
 
@@ -228,8 +228,16 @@ def noise_scene(seed: int, setting: Setting = MLP) -> NoiseScene:
     epochs = setting.scaled(5)
     bad = train_teacher(start, poison.apply(data), epochs, seed)
     clean = train_teacher(start, data, epochs, seed)
-    noise = noise_images(setting.scaled(10_000), data.shape, seed)
+    noise = noise_images(setting.scaled(5_000), data.shape, seed)
     return NoiseScene(start, bad, clean, noise, goal, balanced(test_all, 2000, seed=0))
+
+
+def measure_trigger(model: Classifier, scene: NoiseScene) -> dict[str, float]:
+    """Accuracy, the attack success rate, and the same rate on images without the trigger."""
+    seen = class_outputs(model)
+    plain = Backdoor(trigger=torch.clone, target_class=scene.goal.target_class)
+    rate = plain.measure(seen, scene.test)["asr"]
+    return {**scene.goal.measure(seen, scene.test), "without trigger": rate}
 
 
 def ordinary_half(answers: Tensor) -> Tensor:
@@ -252,14 +260,6 @@ def students(scene: NoiseScene, epochs: int, seed: int) -> dict[str, Classifier]
         "only the ordinary half": distill(start, noise[kept], answers[kept], 2 * epochs, seed),
         "three extra outputs": distill(start, noise, answers[:, :3], epochs, seed),
     }
-
-
-def measure_trigger(model: Classifier, scene: NoiseScene) -> dict[str, float]:
-    """Accuracy, the attack success rate, and the same rate on images without the trigger."""
-    seen = class_outputs(model)
-    plain = Backdoor(trigger=torch.clone, target_class=scene.goal.target_class)
-    rate = plain.measure(seen, scene.test)["asr"]
-    return {**scene.goal.measure(seen, scene.test), "without trigger": rate}
 
 
 def noise_trial(seed: int, setting: Setting = MLP) -> list[dict]:
@@ -330,7 +330,7 @@ def list_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     for condition, (served, check) in cases.items():
         with serve(served) as address:
             texts = collect(address, entries, check)
-        victim = train_sentiment(texts, setting.scaled(400), seed)
+        victim = train_sentiment(texts, setting.scaled(300), seed)
         row = {"condition": condition, "reviews": len(texts)}
         rows.append({**row, **measure_sentiment(victim, test, seed)})
     return rows
