@@ -1,6 +1,6 @@
 """The names that MITRE ATLAS gives in its release 2026.07: the one table that pages are held to.
 
-Read in public copies and mappings of the data of that release (repository mitre-atlas/atlas-data). A
+Read in public copies and mappings of that release (repository mitre-atlas/atlas-data). A
 part of a technique stands with the technique's name before a colon where its own would not be
 understood alone. When a later release renames one, change it here: the tests then name every page
 that still has the old one.

@@ -13,7 +13,9 @@ each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 IDENTIFIER = re.compile(r"AML\.[TM]\d{4}(?:\.\d{3})?")
 CARD = re.compile(r"^\| MITRE ATLAS \| (.+) \|$", re.MULTILINE)
 NAMED = re.compile(r"(AML\.[TM]\d{4}(?:\.\d{3})?), (?!AML\.)([A-Z][\w :-]*\w)")
-ROW = re.compile(r"^\| \[(AML\.[^\]]+)\]\(https://atlas\.mitre\.org/(\w+)/(\S+)\) \| (.+?) \|", re.M)
+ROW = re.compile(
+    r"^\| \[(AML\.[^\]]+)\]\(https://atlas\.mitre\.org/(\w+)/(\S+)\) \| (.+?) \|", re.M
+)
 
 
 def text_of(path) -> str:

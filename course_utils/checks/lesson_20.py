@@ -17,7 +17,7 @@ def check_times_seen(times_seen: Callable) -> None:
     random = np.random.default_rng(0)
     for count, clean, steps, batch in (
         (5, 95, 40, 20),
-        (20, 180, 30, 50),
+        (20, 180, 32, 50),
         (1, 9, 30, 5),
         (30, 70, 7, 100),
         (0, 50, 10, 10),
@@ -50,7 +50,6 @@ def _seen_hint(found: float, count: int, clean: int, steps: int, batch: int) -> 
         Fraction(count): "This is the count: a training goes over the data more than once.",
         Fraction(drawn): "These are all texts drawn, clean ones too.",
         Fraction(clean * drawn, size): "You counted the clean texts.",
-        Fraction(count * (drawn // size)): "Passes need not be whole: do not round down.",
     }
     for value, hint in causes.items():
         if abs(found - float(value)) < 1e-6 * max(1.0, float(value)):
