@@ -16,8 +16,20 @@ ONE_LESSON := $(if $(LESSON),--lesson $(LESSON))
 .DEFAULT_GOAL := help
 .PHONY: help lab test lint notebooks results verify benchmark bench site browser
 
+# Scripts and the course's own package know where they were installed: the stamp says where that was.
+MOVED := $(shell test -s "$(INSTALLED)" && test "$$(cat "$(INSTALLED)")" != "$(CURDIR)" && echo moved)
+ifdef MOVED
+.PHONY: $(INSTALLED)
+endif
+
 # A backend named in the environment would keep the figures out of the notebooks.
 unexport MPLBACKEND
+# JupyterLab keeps files in the home folder; where nothing can be written there, inside VENV.
+ifneq ($(shell test -w "$$HOME" && echo writable),writable)
+export HOME := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/home
+endif
+# A user-wide setting for pip would pass the environment by.
+export PIP_USER := 0
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
@@ -76,6 +88,7 @@ $(VENV)/.installed-%: requirements-%.txt requirements.txt $(INSTALLED)
 
 # The stamp is written last, so that an interrupted installation is taken up again.
 $(INSTALLED): requirements.txt pyproject.toml
+	$(if $(MOVED),@echo "The folder of the course was moved: installing again."; rm -rf "$(VENV)")
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	    if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
 	        echo "The course needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`."; \
@@ -88,4 +101,4 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps -e .
 	$(BIN)/jupyter labextension disable "@jupyterlab/apputils-extension:announcements"
-	@touch $@
+	@echo "$(CURDIR)" > $@

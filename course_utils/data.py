@@ -7,6 +7,8 @@ checks itself. `load` reads one from disk, `balanced` and `only` cut smaller one
 import gzip
 import hashlib
 import io
+import math
+import operator
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +53,10 @@ class Data:
 
     x: images (N, C, H, W), float32, values in [0, 1]
     y: labels (N,), int64, positions in `classes`
-    classes: the class names
+    classes: the class names, all different
+
+    Images that lie in memory in another order, such as (N, H, W, C), are copied: convolutions
+    would round them differently.
 
     Raises DataError when a shape, dtype, pixel value or label breaks these rules; for a pixel or
     a label it names the first image that does.
@@ -63,6 +68,14 @@ class Data:
 
     def __post_init__(self) -> None:
         x, y = self.x, self.y
+        for name, value in (("images", x), ("labels", y)):
+            if not isinstance(value, Tensor):
+                raise DataError(
+                    f"{name} are a {type(value).__name__}, expected a tensor; "
+                    "use torch.as_tensor(...)"
+                )
+        if len(set(self.classes)) < len(self.classes):
+            raise DataError(f"a class name comes twice in {self.classes}, expected different names")
         if x.ndim != 4:
             raise DataError(
                 f"images have shape {tuple(x.shape)}, expected (N, C, H, W); "
@@ -83,6 +96,9 @@ class Data:
         if len(x) > 0:
             self._check_pixels()
             self._check_labels()
+        if x.stride() != _plain_strides(x.shape):
+            plain = torch.empty(x.shape, dtype=x.dtype, device=x.device).copy_(x)
+            object.__setattr__(self, "x", plain)
 
     def _check_pixels(self) -> None:
         low, high = self.x.aminmax()  # NaN if any value is
@@ -93,7 +109,8 @@ class Data:
         value = self.x[tuple(where)].item()
         raise DataError(
             f"image {where[0].item()} has the pixel value {value:g}, expected values in [0, 1]; "
-            "clamp the images, or divide by 255 if the values are 0 to 255"
+            "divide by 255 if the values are 0 to 255, undo a normalisation by mean and deviation, "
+            "or clamp what an attack has changed"
         )
 
     def _check_labels(self) -> None:
@@ -121,6 +138,14 @@ class Data:
     def to(self, device: torch.device | str) -> "Data":
         """The same data on `device`."""
         return Data(self.x.to(device), self.y.to(device), self.classes)
+
+
+def _plain_strides(shape: torch.Size) -> tuple[int, ...]:
+    """The strides of a tensor that lies row after row, image after image.
+
+    With one channel `x.contiguous()` keeps others, and convolutions still look at them.
+    """
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def load(
@@ -155,7 +180,7 @@ def balanced(data: Data, n: int, seed: int) -> Data:
     """
     if n < len(data.classes):
         raise DataError(f"n is {n}, expected at least one image for each of {data.classes}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(operator.index(seed))
     share, rest = divmod(n, len(data.classes))
     labels = data.y.cpu()
     picked = []
@@ -177,7 +202,7 @@ def only(data: Data, classes: Sequence[str]) -> Data:
 
     Raises DataError for a class that is unknown or named twice, and for no classes at all.
     """
-    known = ", ".join(data.classes)
+    known = ", ".join(map(str, data.classes))
     for name in classes:
         if name not in data.classes:
             raise DataError(f"unknown class {name!r}; choose from {known}")

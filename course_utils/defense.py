@@ -19,6 +19,8 @@ class Defense:
         of `model.parameters()`. Replaces the plain gradient of the mean loss.
     poisson: sample each batch by one coin flip per image, as differential privacy asks. Batches
         then vary in size and can be empty; `gradients` must cope with an empty batch.
+    batch_size: the one for which `gradients` is made, such as the number that a sum is divided by;
+        `train()` refuses a recipe with another. None for any.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Defense:
     batch: Callable | None = None
     gradients: Callable | None = None
     poisson: bool = False
+    batch_size: int | None = None
 
 
 PLAIN = Defense("plain")

@@ -4,7 +4,9 @@ Every model is a `Classifier`: a feature extractor and a linear head. Transfer l
 one and refits the other; feature collision works on what lies between them.
 """
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Literal
 
@@ -53,8 +55,13 @@ def small_cnn(shape: tuple[int, int, int], n_classes: int, norm: Norm = "group")
     """Three convolutions (16, 32, 64 channels), each normalised, then global average pooling.
 
     GroupNorm by default: BatchNorm mixes the images of a batch, so that the gradient of one
-    example alone is not defined with it.
+    example alone is not defined with it. Raises ValueError for images of fewer than 4 x 4 pixels.
     """
+    if min(shape[1:]) < 4:
+        raise ValueError(
+            f"Images of shape {shape} are too small for three convolutions with pooling: give at "
+            "least 4 x 4 pixels, or take the MLP."
+        )
     sizes = (shape[0], 16, 32, 64)
     layers: list[nn.Module] = []
     for position, (n_in, n_out) in enumerate(pairwise(sizes)):
@@ -105,8 +112,20 @@ def build(
     if n_classes < 2:
         raise ValueError(f"A classifier needs at least 2 classes, got {n_classes}.")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(operator.index(seed))
         return MODELS[name](tuple(shape), n_classes, **options)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; every layer gets its mode back, even after an error."""
+    modes = [(layer, layer.training) for layer in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
 
 
 @torch.no_grad()
@@ -114,11 +133,14 @@ def predict(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
     """The predicted class (N,) of each image (N, C, H, W), in evaluation mode.
 
     Every layer is left in the mode in which it came: frozen features stay frozen.
+    Raises ValueError if a logit is not a number: the largest of them would be class 0.
     """
-    modes = [(layer, layer.training) for layer in model.modules()]
-    model.eval()
-    try:
-        return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
-    finally:
-        for layer, training in modes:
-            layer.training = training
+    with evaluating(model):
+        logits = torch.cat([model(part) for part in x.split(batch_size)])
+    if logits.isnan().any():
+        image = logits.isnan().any(1).nonzero()[0].item()
+        raise ValueError(
+            f"The model's logits for image {image} of {len(x)} are not numbers (NaN): look for NaN "
+            "or infinity in this image, in the weights and in the running statistics."
+        )
+    return logits.argmax(1)

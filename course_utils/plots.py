@@ -13,20 +13,31 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 def show_images(
     images: Tensor, titles: Sequence[str] = (), columns: int = 8, size: float = 1.1
 ) -> None:
-    """Draw images (N, C, H, W), values in [0, 1], in rows of `columns`, with a title each."""
+    """Draw images (N, C, H, W), values in [0, 1], in rows of `columns`, with a title each.
+
+    Raises ValueError unless there is an image, with one channel (grey) or three (colours).
+    """
+    if images.ndim != 4 or len(images) == 0 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"The images have shape {tuple(images.shape)}, expected (N, C, H, W) with at least one "
+            "image and 1 or 3 channels: for one image write image[None], for one channel "
+            "images[:, :1]."
+        )
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     height = rows * (size + (0.25 if titles else 0.0))
     _, axes = plt.subplots(rows, columns, figsize=(columns * size, height), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for position, (axis, image) in enumerate(zip(axes.flat, images.cpu(), strict=False)):
+    for position, (axis, image) in enumerate(
+        zip(axes.flat, images.detach().cpu().numpy(), strict=False)
+    ):
         if len(image) == 1:
             axis.imshow(image[0], vmin=0, vmax=1, cmap="gray")
         else:
-            axis.imshow(image.permute(1, 2, 0))
+            axis.imshow(image.transpose(1, 2, 0))
         if position < len(titles):
-            axis.set_title(titles[position], fontsize=8)
+            axis.set_title(titles[position], fontsize=8, parse_math=False)
     plt.show()
 
 

@@ -12,14 +12,14 @@ import numpy as np
 import seaborn as sns
 import torch
 
-# Without a thread count from outside, two threads: small models gain nothing from more.
-DEFAULT_THREADS = 2
+# More threads sum in another order, and single live runs then end otherwise than in the lesson.
+DEFAULT_THREADS = 1
 
 
 def setup(seed: int = 0, minutes: int | None = None) -> torch.device:
     """Prepare a notebook and say what it runs on.
 
-    Seeds Python, numpy and torch, limits torch to two threads (or to OMP_NUM_THREADS), sets the
+    Seeds Python, numpy and torch, limits torch to one thread (or to OMP_NUM_THREADS), sets the
     course's plot style and prints the versions, the device and the lesson's minutes.
 
     Returns the device that every lesson uses: a GPU where there is one, otherwise the CPU.
@@ -27,7 +27,7 @@ def setup(seed: int = 0, minutes: int | None = None) -> torch.device:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (libraries that a reader adds may still use it)
     torch.manual_seed(seed)
-    threads = int(os.environ.get("OMP_NUM_THREADS", min(DEFAULT_THREADS, os.cpu_count() or 1)))
+    threads = threads_asked_for()
     torch.set_num_threads(threads)
     plot_style()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -38,6 +38,12 @@ def setup(seed: int = 0, minutes: int | None = None) -> torch.device:
     if minutes is not None:
         print(f"This lesson takes about {minutes} minutes.")
     return device
+
+
+def threads_asked_for() -> int:
+    """The number in OMP_NUM_THREADS, of a list such as "4,2" the first; without one, one thread."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else DEFAULT_THREADS
 
 
 def plot_style() -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from course_utils.training import Recipe
 
+FEWEST_EPOCHS = 4
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -27,8 +29,12 @@ class Setting:
         return max(1, round(self.share * count))
 
     def shortened(self, recipe: Recipe) -> Recipe:
-        """A recipe with the epochs that this setting has for it."""
-        return replace(recipe, epochs=self.scaled(recipe.epochs))
+        """A recipe with the epochs that this setting has for it, and as many steps in each.
+
+        At least FEWEST_EPOCHS of them: a target needs surrogates that have learnt something.
+        """
+        epochs = max(self.scaled(recipe.epochs), min(recipe.epochs, FEWEST_EPOCHS))
+        return replace(recipe, epochs=epochs, batch_size=self.scaled(recipe.batch_size))
 
     @property
     def tiny(self) -> "Setting":
@@ -36,9 +42,8 @@ class Setting:
 
         `make verify` compares old and new code in it.
         """
-        share = self.share / 10
-        recipe = replace(self.recipe, epochs=max(1, round(self.recipe.epochs / 10)))
-        return replace(self, name=f"tiny {self.name}", recipe=recipe, share=share)
+        tiny = replace(self, name=f"tiny {self.name}", share=self.share / 10)
+        return replace(tiny, recipe=tiny.shortened(self.recipe))
 
 
 MLP = Setting("MLP", "mlp", Recipe(epochs=20, batch_size=100, lr=0.05))

@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 def wilson(outcomes: Sequence[bool]) -> Interval:
     """Rate of one yes/no a trial, with its Wilson interval (Wilson 1927)."""
     values = _numbers(outcomes)
-    if not np.isin(values, (0, 1)).all():
+    if not _yes_or_no(values):
         raise ValueError("The Wilson interval is for yes/no outcomes: use `bootstrap` for rates.")
     interval = stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
     return Interval(float(values.mean()), float(interval.low), float(interval.high))
@@ -49,8 +49,19 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
     return Interval(float(numbers.mean()), float(low), float(high))
 
 
+def relative_accuracy_drop(clean: np.ndarray, poisoned: np.ndarray) -> np.ndarray:
+    """The share of its accuracy that each trial lost: (clean - poisoned) / clean (lesson 02).
+
+    clean, poisoned: accuracies, one value a trial. Negative where the poison helped.
+    """
+    return (clean - poisoned) / clean
+
+
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Mean of first minus second over the same trials, with its interval.
+
+    Two Series whose indexes have the same name, such as "trial", are paired by index; all else by
+    position, so sort by trial first.
 
     For numbers, a bootstrap over trials. For yes/no outcomes, the adjusted Wald interval of Bonett
     and Price (2012), which does not shrink to nothing when all pairs agree.
@@ -58,7 +69,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Interv
     a, b = _pairs(first, second)
     if len(a) < 2:
         raise ValueError("One pair says nothing about the spread: run at least 2, better 40.")
-    if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
+    if not (_yes_or_no(a) and _yes_or_no(b)):
         return bootstrap(a - b)
     only_first = (np.sum(a > b) + 1) / (len(a) + 2)
     only_second = (np.sum(a < b) + 1) / (len(a) + 2)
@@ -72,10 +83,11 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Interv
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     """p-value of the exact McNemar test: two conditions, yes/no, on the same trials.
 
-    Only the pairs that disagree count; without an effect each is a fair coin.
+    Only the pairs that disagree count; without an effect each is a fair coin. Pairs are formed as
+    in `paired_difference`.
     """
     a, b = _pairs(first, second)
-    if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
+    if not (_yes_or_no(a) and _yes_or_no(b)):
         raise ValueError("McNemar's test is for yes/no outcomes: use `paired_difference`.")
     only_first, only_second = int(np.sum(a > b)), int(np.sum(a < b))
     if only_first + only_second == 0:
@@ -86,12 +98,13 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 def summary(frame: pd.DataFrame, measure: str, by: Sequence[str] = ("condition",)) -> pd.DataFrame:
     """One row a group: trials, mean and 95% interval of a measure (Wilson for yes/no).
 
+    Yes/no is a column of nothing but 0 and 1, whatever its type: files keep no booleans.
     Raises ValueError for an unknown column, and if a trial comes twice in a group.
     """
     by = [by] if isinstance(by, str) else list(by)
     _require(frame, "trial", measure, *by)
     _once_a_trial(frame, by)
-    interval = wilson if frame[measure].dtype == bool else bootstrap
+    interval = wilson if _yes_or_no(_numbers(frame[measure])) else bootstrap
     rows = [
         {**dict(zip(by, keys, strict=True)), "trials": len(group)}
         | interval(group[measure])._asdict()
@@ -136,6 +149,10 @@ def _once_a_trial(frame: pd.DataFrame, by: list[str]) -> None:
 
 
 def _numbers(values: Sequence[float]) -> np.ndarray:
+    if isinstance(values, pd.Series):
+        values = values.to_numpy(dtype=object, na_value=np.nan)
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise ValueError("A value is masked: every trial must be counted, so drop none by a mask.")
     numbers = np.asarray(values, dtype=float)
     if numbers.ndim != 1 or len(numbers) == 0:
         raise ValueError(
@@ -146,8 +163,36 @@ def _numbers(values: Sequence[float]) -> np.ndarray:
     return numbers
 
 
+def _yes_or_no(values: np.ndarray) -> bool:
+    return bool(np.isin(values, (0, 1)).all())
+
+
 def _pairs(first: Sequence[float], second: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    a, b = _numbers(first), _numbers(second)
-    if len(a) != len(b):
-        raise ValueError(f"{len(a)} trials against {len(b)}: a pair needs both from one trial.")
-    return a, b
+    if len(first) != len(second):
+        raise ValueError(
+            f"{len(first)} trials against {len(second)}: a pair needs both from one trial."
+        )
+    if isinstance(first, pd.Series) and isinstance(second, pd.Series):
+        second = _in_order_of(first, second)
+    return _numbers(first), _numbers(second)
+
+
+def _in_order_of(first: pd.Series, second: pd.Series) -> pd.Series:
+    """The second Series, with its values in the order of the first one's trials."""
+    a, b = first.index, second.index
+    if a.equals(b):
+        return second
+    same = a.is_unique and b.is_unique and not len(a.difference(b))
+    if a.name is None or a.name != b.name:
+        if same:
+            raise ValueError(
+                "The two indexes name the same rows in another order: give both the trials as "
+                "index, with set_index('trial'), or arrays that are sorted alike."
+            )
+        return second  # row numbers of a table, which name no trial
+    if not same:
+        raise ValueError(
+            f"The indexes {a.name!r} of the two differ: a pair needs both from one trial, and "
+            "every trial once."
+        )
+    return second.loc[a]

@@ -1,7 +1,8 @@
 """What an attacker wants (a goal), may change (`ThreatModel`) and did change (`Poison`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -43,6 +44,9 @@ class Targeted:
             raise ThreatModelError(
                 f"The target must be one image (C, H, W), got shape {tuple(self.image.shape)}."
             )
+        check_pixels("The target", self.image[None])
+        check_class("true", self.true_class)
+        check_class("adversarial", self.adversarial_class)
         if self.true_class == self.adversarial_class:
             raise ThreatModelError(
                 f"The target already has class {self.true_class}: "
@@ -50,7 +54,11 @@ class Targeted:
             )
 
     def measure(self, model: nn.Module, test: Data) -> dict[str, float | bool]:
-        """Clean accuracy, and whether the target is classified as the adversarial class."""
+        """Clean accuracy, and whether the target is classified as the adversarial class.
+
+        Raises ThreatModelError if the test data does not have the goal's classes.
+        """
+        check_known((self.true_class, self.adversarial_class), test)
         predicted = predict(model, self.image.to(test.x.device)[None]).item()
         return {"accuracy": accuracy(model, test), "success": predicted == self.adversarial_class}
 
@@ -69,6 +77,9 @@ class Backdoor:
     source_class: int | None = None
 
     def __post_init__(self) -> None:
+        check_class("target", self.target_class)
+        if self.source_class is not None:
+            check_class("source", self.source_class)
         if self.source_class == self.target_class:
             raise ThreatModelError(
                 f"Source and target class are both {self.target_class}: an image of the target "
@@ -80,8 +91,11 @@ class Backdoor:
 
         The attack success rate is taken over test images of the source class (all-to-one: of every
         class but the target class), never over images that truly belong to the target class.
-        Raises ThreatModelError if the test data holds no such image.
+        Raises ThreatModelError if the test data holds no such image or lacks the goal's classes,
+        and if the trigger gives other images than it should.
         """
+        named = (self.target_class, self.source_class)
+        check_known([label for label in named if label is not None], test)
         if self.source_class is None:
             attacked = test.y != self.target_class
         else:
@@ -91,12 +105,57 @@ class Backdoor:
                 "The test data has no image on which the trigger could be tried: the attack "
                 "success rate needs images whose true class is not the target class."
             )
-        predicted = predict(model, self.trigger(test.x[attacked]))
+        predicted = predict(model, triggered(self.trigger, test.x[attacked]))
         rate = (predicted == self.target_class).float().mean().item()
         return {"accuracy": accuracy(model, test), "asr": rate}
 
 
 Goal = Indiscriminate | Targeted | Backdoor
+
+
+def triggered(trigger: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The images (N, C, H, W) with the trigger on them.
+
+    Raises ThreatModelError if they come back in another shape or dtype, or leave [0, 1].
+    """
+    changed = trigger(images)
+    if changed.shape != images.shape:
+        raise ThreatModelError(
+            f"The trigger turns images of shape {tuple(images.shape)} into "
+            f"{tuple(changed.shape)}: it must give one image of the same size for each."
+        )
+    check_pixels("An image with the trigger", changed)
+    return changed
+
+
+def check_pixels(what: str, images: Tensor) -> None:
+    """Raise ThreatModelError unless the images (N, C, H, W) are float32 and lie in [0, 1]."""
+    if images.dtype != torch.float32:
+        raise ThreatModelError(f"{what} has {images.dtype} pixels, expected torch.float32.")
+    inside = (images >= -TOLERANCE) & (images <= 1 + TOLERANCE)
+    if not inside.all():
+        raise ThreatModelError(
+            f"{what} has the pixel value {images[~inside][0].item():g}, expected values in [0, 1]: "
+            "divide by 255 if they are 0 to 255, or undo a normalisation."
+        )
+
+
+def check_class(which: str, label: int) -> None:
+    """Raise ThreatModelError unless `label` could be the number of a class."""
+    if not isinstance(label, Integral) or label < 0:
+        raise ThreatModelError(
+            f"The {which} class is {label!r}, expected a position in data.classes: 0, 1, 2, ..."
+        )
+
+
+def check_known(labels: Sequence[int], data: Data) -> None:
+    """Raise ThreatModelError if the data has no class of one of these numbers."""
+    for label in labels:
+        if label >= len(data.classes):
+            raise ThreatModelError(
+                f"The goal names class {label}, but the classes of the data are numbered "
+                f"0 to {len(data.classes) - 1}."
+            )
 
 
 def accuracy(model: nn.Module, data: Data) -> float:
@@ -127,9 +186,10 @@ class ThreatModel:
     placement: Literal["replace", "append"] = "replace"
 
     def __post_init__(self) -> None:
-        if self.budget < 1:
+        if not isinstance(self.budget, Integral) or self.budget < 1:
             raise ThreatModelError(
-                f"A budget of {self.budget} poisons the data with nothing: allow at least 1 image."
+                f"A budget of {self.budget} images makes no sense: allow at least 1 image, "
+                "as a whole number."
             )
         if self.epsilon is not None and not 0 < self.epsilon <= 1:
             raise ThreatModelError(
@@ -143,6 +203,8 @@ class ThreatModel:
 
     def shares(self, data: Data, adversarial_class: int) -> str:
         """The budget as a share of the data and of the adversarial class, ready to print."""
+        check_class("adversarial", adversarial_class)
+        check_known([adversarial_class], data)
         size = int((data.y == adversarial_class).sum())
         if size == 0:
             raise ThreatModelError(f"The data has no image of class {adversarial_class}.")

@@ -1,8 +1,11 @@
 """One `train()` for every victim and every surrogate of the course."""
 
 import copy
+import math
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -37,10 +40,12 @@ class Recipe:
     optimizer: Literal["sgd", "adam"] = "sgd"
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or self.weight_decay < 0:
+        counts, lr, decay = (self.epochs, self.batch_size), self.lr, self.weight_decay
+        whole = all(isinstance(count, Integral) and count >= 1 for count in counts)
+        if not (whole and 0 < lr < math.inf and 0 <= decay < math.inf):
             raise ValueError(
-                f"{self} cannot train: epochs and batch_size must be at least 1, "
-                "lr positive and weight_decay not negative."
+                f"{self} cannot train: epochs and batch_size must be at least 1 and whole numbers, "
+                "lr positive and weight_decay not negative, both finite."
             )
         if self.optimizer not in ("sgd", "adam"):
             raise ValueError(f"Unknown optimizer {self.optimizer!r}: use 'sgd' or 'adam'.")
@@ -60,7 +65,7 @@ def train(
     """Train a copy of `model` on `data` and return it in evaluation mode; `model` is untouched.
 
     scenario: what the victim starts from.
-        "scratch": every weight is drawn anew from `seed`.
+        "scratch": every weight is drawn anew from `seed`, by the reset_parameters() of its layer.
         "finetune": training goes on from the given weights and every layer moves.
         "transfer": the features stay as they are, BatchNorm statistics included; the head is drawn
             anew from `seed` and refitted.
@@ -71,7 +76,9 @@ def train(
     state of the caller is not touched.
 
     Raises TrainingError if there is no image or the defense keeps none, the classes do not fit the
-    model, or the loss stops being finite; ValueError for an unknown scenario.
+    model or the batch size not the defense, a weight cannot be drawn anew or is not used,
+    BatchNorm meets a single image, or the weights stop being finite; ValueError for an unknown
+    scenario.
     """
     if scenario not in SCENARIOS:
         raise ValueError(f"Unknown scenario {scenario!r}: use one of {', '.join(SCENARIOS)}.")
@@ -81,9 +88,15 @@ def train(
         raise TrainingError(
             f"The model has {model.head.out_features} classes, the data {len(data.classes)}."
         )
+    if defense.batch_size not in (None, recipe.batch_size):
+        raise TrainingError(
+            f"Defense {defense.name!r} is made for batches of {defense.batch_size} images, but the "
+            f"recipe has {recipe.batch_size}: give both the same batch size."
+        )
+    seed = operator.index(seed)  # torch takes no numbers of NumPy
     if defense.keep is not None:
         data = data[filter_mask(model, data, recipe, scenario, defense, seed)]
-    with torch.random.fork_rng(), torch.enable_grad():
+    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         victim = start(model, scenario).to(data.x.device)
         parameters = [p for p in victim.parameters() if p.requires_grad]
@@ -113,17 +126,52 @@ def set_gradients(
 ) -> None:
     """Put into each parameter's `.grad` the gradient that this step will follow."""
     set_training_mode(victim, scenario)
-    if defense.batch is not None and len(x) > 0:
-        x, y = defense.batch(victim, x, y, generator)
-        set_training_mode(victim, scenario)  # the defense may have changed it
-    if defense.gradients is not None:
-        gradients = defense.gradients(victim, x, y, generator)
-    elif len(x) > 0:
-        gradients = torch.autograd.grad(cross_entropy(victim(x), y), parameters)
-    else:
-        gradients = [torch.zeros_like(p) for p in parameters]
+    try:
+        if defense.batch is not None and len(x) > 0:
+            x, y = defense.batch(victim, x, y, generator)
+            set_training_mode(victim, scenario)  # the defense may have changed it
+        if defense.gradients is not None:
+            gradients = defense.gradients(victim, x, y, generator)
+        elif len(x) > 0:
+            gradients = torch.autograd.grad(cross_entropy(victim(x), y), parameters)
+        else:
+            gradients = [torch.zeros_like(p) for p in parameters]
+    except (RuntimeError, ValueError) as error:
+        if text := advice(error, victim, x, y):
+            raise TrainingError(text) from error
+        raise
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+        parameter.grad = in_layout_of(parameter, gradient)
+
+
+def advice(error: Exception, victim: Classifier, x: Tensor, y: Tensor) -> str | None:
+    """What to do about an error that a model of one's own may bring; None for all others."""
+    if len(x) == 1 and "more than 1 value per channel" in str(error):
+        return (
+            "A batch of one image: BatchNorm has nothing to compare it with. Choose a batch size "
+            "that leaves no single image over, or a model with GroupNorm."
+        )
+    if "appears to not have been used in the graph" in str(error):
+        used = {name: p for name, p in victim.named_parameters() if p.requires_grad}
+        loss = cross_entropy(victim(x), y)
+        gradients = torch.autograd.grad(loss, list(used.values()), allow_unused=True)
+        unused = [name for name, g in zip(used, gradients, strict=True) if g is None]
+        if unused:
+            return (
+                f"The model does not use {', '.join(unused)}, so there is no gradient to follow: "
+                "remove the layer, or let forward() use it."
+            )
+    return None
+
+
+def in_layout_of(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient, copied if its numbers lie in memory in another order than the parameter's.
+
+    A fused optimizer walks through both memories in step, whatever their strides say.
+    """
+    if gradient.stride() == parameter.stride() or gradient.shape != parameter.shape:
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def start(model: Classifier, scenario: Scenario) -> Classifier:
@@ -139,10 +187,34 @@ def start(model: Classifier, scenario: Scenario) -> Classifier:
 
 
 def redraw(module: nn.Module) -> None:
-    """Draw all weights of a module anew, each layer in its own default way."""
-    for layer in module.modules():
-        if hasattr(layer, "reset_parameters"):
-            layer.reset_parameters()
+    """Draw all weights of a module anew, each layer in its own default way.
+
+    Raises TrainingError that names the weights which no layer draws.
+    """
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(torch.nan)
+    reset(module, set())
+    left = [name for name, p in module.named_parameters() if p.isnan().any()]
+    if left:
+        raise TrainingError(
+            f"Nothing draws {', '.join(left)} anew, so every seed would start from the weights "
+            "that came in. Give the layer that holds them a method reset_parameters() that sets "
+            "them, or go on from these weights with scenario='finetune'."
+        )
+
+
+def reset(module: nn.Module, seen: set[nn.Module]) -> None:
+    """Reset the layers inside a module, then the module itself, which may set some of theirs."""
+    if module in seen:
+        return
+    seen.add(module)
+    for layer in module.children():
+        reset(layer, seen)
+    # Attention and transformers have it under a name of their own.
+    draw = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+    if draw is not None:
+        draw()
 
 
 def set_training_mode(victim: Classifier, scenario: Scenario) -> None:
@@ -204,7 +276,7 @@ def filter_mask(
         return train(model, part, recipe, scenario=scenario, seed=seed)
 
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(operator.index(seed))
         mask = defense.keep(data, fit)
     if mask.dtype != torch.bool or mask.shape != (len(data),):
         raise TrainingError(
@@ -213,7 +285,7 @@ def filter_mask(
         )
     if not mask.any():
         raise TrainingError(f"Defense {defense.name!r} keeps no image: loosen its limit.")
-    return mask
+    return mask.to(data.y.device)  # some filters compute on the CPU
 
 
 def check_finite(parameters: list[nn.Parameter], epoch: int, recipe: Recipe) -> None:

@@ -215,3 +215,9 @@ def fitted(model: Classifier, poison: Poison | None) -> float:
     if poison is None:
         return math.nan
     return (predict(model, poison.images) == poison.labels).float().mean().item()
+
+
+def columns(rows: Rows, *names: str, **renamed: str) -> Rows:
+    """These columns of each row; first those that take a new name, as condition="attacker"."""
+    order = renamed | {name: name for name in names}
+    return [{new: row[old] for new, old in order.items()} for row in rows]

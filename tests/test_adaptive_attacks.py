@@ -25,14 +25,16 @@ from course_utils.attacks.gradient_matching import (
     loss_gradient,
     target_gradient,
 )
+from course_utils.cases import knowing
 from course_utils.defense import PLAIN, Defense
 from course_utils.defenses.filters import deep_knn, neighbour_labels, vote_margin
 from course_utils.defenses.gradient_shaping import gradient_shaping
 from course_utils.defenses.pgd_training import pgd_training
 from course_utils.models import build
-from course_utils.studies.lesson_15 import collisions
+from course_utils.settings import MLP, TINY
 from course_utils.threat import Targeted, ThreatModel
 from course_utils.training import Recipe, train
+from course_utils.trials import Victim
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -157,7 +159,7 @@ def test_the_poisons_are_found_again_in_their_batch(attacked, images):
     x = x.clone().requires_grad_()
     defense = Defense("darker", batch=darker)
     for constant, expected in ((True, 1.0), (False, 0.5)):
-        seen, taught = as_trained(defense, model, x, labels, images, generator(), constant=constant)
+        seen, taught = as_trained(defense, model, (x, labels), images, generator(), constant)
         (slope,) = torch.autograd.grad(seen.sum(), x)
         assert torch.allclose(seen, x / 2) and torch.equal(taught, labels)
         assert torch.allclose(slope, torch.full_like(slope, expected))
@@ -172,7 +174,7 @@ def test_a_defense_that_drops_images_of_the_batch_is_refused(attacked, images):
     model, x, labels, _ = attacked
     half = Defense("half", batch=lambda model, x, y, generator: (x[::2], y[::2]))
     with pytest.raises(ValueError, match="keeps every image in its place"):
-        as_trained(half, model, x, labels, images, generator())
+        as_trained(half, model, (x, labels), images, generator())
 
 
 # Step 3
@@ -180,7 +182,7 @@ def test_a_defense_that_drops_images_of_the_batch_is_refused(attacked, images):
 
 def test_the_loss_under_a_defense_is_that_of_the_gradient_it_makes(attacked, images):
     model, x, labels, wanted = attacked
-    parts = (model, x, labels, wanted, images)
+    parts = (model, (x, labels), wanted, images)
     plain = loss_under(PLAIN, *parts, generator())
     assert plain == pytest.approx(alignment_loss(model, x, labels, wanted).item(), abs=1e-4)
     shaped = loss_under(gradient_shaping(0.1, 0.0), *parts, generator())
@@ -193,7 +195,7 @@ def test_the_loss_under_a_defense_is_that_of_the_gradient_it_makes(attacked, ima
 def test_a_filter_changes_no_gradient_and_is_refused(attacked, images):
     model, x, labels, wanted = attacked
     with pytest.raises(ValueError, match="count the poisons that it keeps"):
-        loss_under(deep_knn(5), model, x, labels, wanted, images, generator())
+        loss_under(deep_knn(5), model, (x, labels), wanted, images, generator())
 
 
 # Filters
@@ -237,16 +239,33 @@ def test_kept_alive_is_outvoted_less_than_the_oblivious_attack(attacked, images)
     assert margins["kept alive"] < margins["Bullseye"]
 
 
-def test_every_collision_is_an_attack_of_its_own(attacked, images):
-    class Drawn:
-        """A transfer draw with the parts that the objectives need."""
+# The attacker who knows, as a case
 
-        extractor, data = attacked[0], images
-        goal = Targeted(images.x[images.y == 5][0], 5, 3)
 
-    losses = collisions(Drawn, 10)
-    features = attacked[0].features(images.x[images.y == 3][:10]).detach()
-    target = attacked[0].features(Drawn.goal.image[None]).detach()
-    values = {name: loss(features, target).item() for name, loss in losses.items()}
-    assert len(set(values.values())) == 3
-    assert values["kept alive"] >= values["Bullseye Polytope"]
+def test_every_adapted_victim_has_an_objective_that_differs_from_the_plain_one(attacked, images):
+    model, x, labels, wanted = attacked
+    plain = alignment_loss(model, x, labels, wanted).item()
+    for name, how in knowing.adapted(TINY).items():
+        loss = how.objective(images, generator())(model, x, labels, wanted).item()
+        assert loss != pytest.approx(plain, abs=1e-4), name
+
+
+def test_the_best_attacker_crafts_anew_for_each_victim():
+    case, crafted = knowing.matching(1000, TINY), {}
+    for name, how in knowing.adapted(TINY).items():
+        crafted[name] = case.craft(how.victim)
+    crafted["plain"] = case.oblivious
+    for name, poison in crafted.items():
+        assert torch.equal(poison.base, crafted["plain"].base)
+        others = [other.images for key, other in crafted.items() if key != name]
+        assert not any(torch.equal(poison.images, images) for images in others)
+
+
+def test_bullseye_bunches_its_poisons_only_against_a_filter():
+    case = knowing.bullseye(1000, MLP)
+    filtered = Victim(deep_knn(10), case.recipe)
+    spread = {}
+    for name, victim in (("plain", case.plain), ("filtered", filtered)):
+        features = case.model.features(case.craft(victim).images).detach()
+        spread[name] = torch.pdist(features).mean().item()
+    assert spread["filtered"] < spread["plain"]

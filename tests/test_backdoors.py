@@ -19,10 +19,10 @@ from course_utils.attacks.triggers import (
     blended_pattern,
     solid_patch,
 )
+from course_utils.cases.backdoors import AUGMENTED
 from course_utils.data import Data, balanced, load
 from course_utils.defenses.pgd_training import pgd_training
 from course_utils.models import build, predict
-from course_utils.studies.lesson_07 import AUGMENTED
 from course_utils.threat import Backdoor, ThreatModel, ThreatModelError, accuracy
 from course_utils.training import Recipe, train
 

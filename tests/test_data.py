@@ -60,6 +60,16 @@ def test_data_is_frozen():
         make().x = torch.zeros(1)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_in_another_order_in_memory_are_put_in_order(channels):
+    pixels = torch.rand(6, 5, 4, channels, generator=torch.Generator().manual_seed(0))
+    moved = pixels.permute(0, 3, 1, 2)
+    ordered = Data(moved, make().y, CLASSES).x
+    assert torch.equal(ordered, moved)
+    assert ordered.stride() == (20 * channels, 20, 4, 1)
+    assert Data(ordered, make().y, CLASSES).x is ordered
+
+
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
@@ -69,6 +79,8 @@ def test_data_is_frozen():
         (torch.rand(2, 1, 4, 4), torch.zeros(3).long(), r"shape \(3,\), expected \(2,\)"),
         (torch.rand(2, 1, 4, 4), torch.zeros(2, 1).long(), r"shape \(2, 1\), expected \(2,\)"),
         (torch.rand(2, 1, 4, 4), torch.zeros(2), r"labels are torch.float32.*y.long\(\)"),
+        (np.zeros((2, 1, 4, 4)), torch.zeros(2).long(), r"images are a ndarray.*torch.as_tensor"),
+        (torch.rand(2, 1, 4, 4), [0, 1], r"labels are a list, expected a tensor"),
     ],
 )
 def test_data_refuses_wrong_shapes_and_dtypes(x, y, message):
@@ -83,6 +95,29 @@ def test_data_names_the_first_image_outside_the_pixel_box(value):
     x[4] = -7
     with pytest.raises(DataError, match=re.escape(f"image 2 has the pixel value {value:g}")):
         Data(x, make().y, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "advice", ["divide by 255", "undo a normalisation", "clamp what an attack"]
+)
+def test_data_says_what_to_do_about_pixels_outside_the_box(advice):
+    with pytest.raises(DataError, match=advice):
+        Data(make().x * 4 - 2, make().y, CLASSES)
+
+
+def test_data_refuses_a_class_name_that_comes_twice():
+    with pytest.raises(DataError, match="a class name comes twice"):
+        Data(make().x, make().y, ("ant", "bee", "ant"))
+
+
+def test_class_names_may_be_numbers():
+    digits = Data(make().x, make().y, (7, 8, 9))
+    assert only(digits, [9, 7]).classes == (9, 7)
+    assert len(balanced(digits, 3, seed=0)) == 3
+    with pytest.raises(DataError, match="unknown class 3; choose from 7, 8, 9"):
+        only(digits, [3])
+    with pytest.raises(DataError, match="takes 3 images of class 7, but there are 2"):
+        balanced(digits, 9, seed=0)
 
 
 @pytest.mark.parametrize("label", [-1, 3])
@@ -122,6 +157,11 @@ def test_balanced_depends_on_the_seed_and_shuffles():
     parts = [balanced(full, 40, seed) for seed in (0, 1)]
     assert not torch.equal(parts[0].x, parts[1].x)
     assert not torch.equal(parts[0].y, parts[0].y.sort().values)
+
+
+def test_balanced_takes_a_seed_of_numpy():
+    full = numbered([9, 9])
+    assert torch.equal(balanced(full, 6, np.int64(5)).x, balanced(full, 6, 5).x)
 
 
 @pytest.mark.parametrize("n", [-5, 0, 1])

@@ -84,7 +84,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
 def test_make_installs_once(tmp_path):
     before = make("-n", "test", f"VENV={tmp_path}").stdout
     assert before.index("install -r requirements.txt") < before.index("install --no-deps -e .")
-    assert before.index("install --no-deps -e .") < before.index(f"touch {tmp_path}/.installed")
+    assert before.index("install --no-deps -e .") < before.index(f"> {tmp_path}/.installed")
     (tmp_path / ".installed").touch()
     for target in ("lab", "test", "lint", "notebooks", "results", "bench"):
         assert "pip" not in make("-n", target, f"VENV={tmp_path}").stdout
@@ -94,6 +94,57 @@ def test_make_installs_once(tmp_path):
     for changed in ("requirements.txt", "pyproject.toml"):
         again = make("-n", "-W", changed, "lab", f"VENV={tmp_path}").stdout
         assert "install -r requirements.txt" in again
+
+
+@needs_make
+def test_make_installs_again_where_the_course_was_moved(tmp_path):
+    stamp = tmp_path / ".installed"
+    stamp.write_text(f"{ROOT}\n", encoding="utf-8")
+    assert "pip" not in make("-n", "lab", f"VENV={tmp_path}").stdout
+    stamp.write_text("/somewhere/else\n", encoding="utf-8")
+    again = make("-n", "lab", f"VENV={tmp_path}").stdout
+    assert "was moved: installing again" in again
+    assert again.index(f'rm -rf "{tmp_path}"') < again.index("install -r requirements.txt")
+
+
+@needs_make
+@pytest.mark.parametrize("writable", [True, False])
+def test_make_mends_what_the_environment_would_break(writable, tmp_path):
+    makefile = tmp_path / "Makefile"
+    show = "show:\n\t@echo user=$$PIP_USER backend=$$MPLBACKEND home=$$HOME\n"
+    makefile.write_text(f"include {ROOT}/Makefile\n{show}", encoding="utf-8")
+    command = ["make", "--no-print-directory", "-f", str(makefile), "show"]
+    home = str(tmp_path if writable else tmp_path / "nothing")
+    env = {"PATH": os.environ["PATH"], "PIP_USER": "1", "MPLBACKEND": "agg", "HOME": home}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, encoding="utf-8")
+    expected = home if writable else f"{ROOT}/.venv/home"
+    assert done.stdout == f"user=0 backend= home={expected}\n"
+
+
+def test_workflows_pin_their_actions_by_hash():
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        used = re.findall(r"uses: *(.*)", path.read_text(encoding="utf-8"))
+        assert used
+        assert [
+            line for line in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\S+", line)
+        ] == []
+
+
+def test_text_files_keep_their_line_ends_on_every_machine():
+    """A clone with autocrlf would break make's shell lines and the hashes of stored studies."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is not a git checkout")
+    names = [
+        "Makefile",
+        "course_utils/data.py",
+        "data/results/opacus.csv",
+        "data/fashion_mnist.npz",
+    ]
+    command = ["git", "check-attr", "eol", "text", "--", *names]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8").stdout
+    for name in names[:-1]:
+        assert f"{name}: eol: lf\n" in found
+    assert f"{names[-1]}: text: unset\n" in found
 
 
 @needs_make

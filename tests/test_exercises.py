@@ -1,14 +1,23 @@
-"""Every exercise: its solution passes the check, its stub fails it, and so do wrong answers."""
+"""Every exercise: its solution and unusual right answers pass the check; its stub and wrong answers
+fail it, each with a message that names its cause.
+"""
 
 import ast
+import copy
+import functools
 import importlib
 import importlib.util
+import inspect
 import linecache
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from nbformat import NotebookNode
+from torch import Tensor, nn
 
 from course_utils.checks import CheckFailed
 from tools.lessons import ROOT, code_cells, has_tag, lesson_files, read
@@ -65,24 +74,126 @@ def check_of(path: Path, function: str) -> Callable:
     return getattr(module, f"check_{function}")
 
 
-def wrong_answers(path: Path) -> dict[str, list[tuple[Callable, str]]]:
-    """The wrong answers of a lesson by exercise, each with what the message must contain."""
+def answers(path: Path, kind: str) -> dict[str, list]:
+    """The answers of a lesson by exercise. kind: RIGHT, functions that must pass the check; or
+    WRONG, pairs of a function that must fail it and what the message must contain.
+    """
     file = WRONG_ANSWERS / f"lesson_{path.name[:2]}.py"
-    if not file.exists():
-        return {}
     spec = importlib.util.spec_from_file_location(f"wrong_answers_{path.name[:2]}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.WRONG
+    return getattr(module, kind, {})
 
 
-def wrong_cases() -> Iterator:
-    """One test case a wrong answer."""
+def cases(kind: str) -> Iterator:
+    """One test case an answer."""
     for path, function in EXERCISES:
-        for number, (answer, phrase) in enumerate(wrong_answers(path).get(function, [])):
-            yield pytest.param(
-                path, function, answer, phrase, id=f"{path.name[:2]}-{function}-{number}"
-            )
+        for answer in answers(path, kind).get(function, []):
+            made = answer if kind == "RIGHT" else answer[0]
+            name = f"{path.name[:2]}-{function}-{made.__name__}"
+            yield pytest.param(path, function, answer, id=name)
+
+
+def parts(value, kind: type) -> Iterator:
+    """Everything of a kind among the inputs of an exercise."""
+    if isinstance(value, kind):
+        yield value
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from parts(part, kind)
+
+
+def draws_globally(inputs: tuple, answer):
+    torch.rand(1)
+    return answer
+
+
+def seeds_globally(inputs: tuple, answer):
+    np.random.seed(0)  # noqa: NPY002
+    return answer
+
+
+def switches_gradients_off(inputs: tuple, answer):
+    torch.set_grad_enabled(False)
+    return answer
+
+
+def writes_into_an_input(inputs: tuple, answer):
+    for values in parts(inputs, Tensor | np.ndarray):
+        array = values.detach().numpy() if isinstance(values, Tensor) else values
+        first = (0,) * array.ndim
+        array[first] = not array[first] if array.dtype == bool else array[first] + 1
+        return answer
+    for counts in parts(inputs, dict | list):
+        counts.clear()
+        return answer
+    return UNTOUCHED
+
+
+def leaves_the_mode(inputs: tuple, answer):
+    for model in parts(inputs, nn.Module):
+        model.train(not model.training)
+        return answer
+    return UNTOUCHED
+
+
+def leaves_a_gradient(inputs: tuple, answer):
+    for model in parts(inputs, nn.Module):
+        for weight in model.parameters():
+            weight.grad = torch.ones_like(weight)
+        return answer
+    return UNTOUCHED
+
+
+def asks_for_gradients(inputs: tuple, answer):
+    for values in parts(inputs, Tensor):
+        if values.is_floating_point() and values.is_leaf and not values.requires_grad:
+            values.requires_grad_()
+            return answer
+    return UNTOUCHED
+
+
+def has_no_return(inputs: tuple, answer):
+    return UNTOUCHED if answer is None else None
+
+
+def gives_nan(inputs: tuple, answer):
+    if answer is None:
+        return None
+    if isinstance(answer, tuple | list):
+        spoilt = [gives_nan(inputs, part) for part in answer]
+        return answer._make(spoilt) if hasattr(answer, "_make") else type(answer)(spoilt)
+    if isinstance(answer, dict):
+        return {name: gives_nan(inputs, part) for name, part in answer.items()}
+    return answer * torch.nan if isinstance(answer, Tensor) else np.multiply(answer, np.nan)
+
+
+UNTOUCHED = object()
+# What a call may leave behind whatever the exercise asks, and what the message must say of it.
+DAMAGE = {
+    draws_globally: "global random state",
+    seeds_globally: "global random state",
+    switches_gradients_off: "torch.no_grad()",
+    writes_into_an_input: "What came in was changed",
+    leaves_the_mode: "The mode of",
+    leaves_a_gradient: "A gradient was left",
+    asks_for_gradients: "requires_grad` was changed",
+    has_no_return: "None",
+    gives_nan: "nan",
+}
+
+
+def damaged(solution: Callable, damage: Callable) -> Callable:
+    """A right answer that does damage once it is done."""
+
+    @functools.wraps(solution)
+    def answer(*inputs, **options):
+        made = damage(inputs, solution(*inputs, **options))
+        if made is UNTOUCHED:
+            pytest.skip("nothing among the inputs can be damaged so")
+        return made
+
+    return answer
 
 
 EXERCISES = exercises()
@@ -107,21 +218,67 @@ def test_stub_fails_its_check(path, function):
 
 
 @each_exercise
-def test_there_are_wrong_answers(path, function):
-    assert len(wrong_answers(path).get(function, [])) >= 2, (
-        f"give at least two wrong answers to {function} in tests/wrong_answers/"
-        f"lesson_{path.name[:2]}.py"
-    )
+def test_there_are_wrong_and_unusual_right_answers(path, function):
+    assert len(answers(path, "WRONG").get(function, [])) >= 8
+    assert len(answers(path, "RIGHT").get(function, [])) >= 3
 
 
-@pytest.mark.parametrize(("path", "function", "answer", "phrase"), list(wrong_cases()))
-def test_wrong_answer_fails_with_a_helpful_message(path, function, answer, phrase):
+@pytest.mark.parametrize(("path", "function", "answer"), list(cases("WRONG")))
+def test_wrong_answer_fails_with_a_helpful_message(path, function, answer):
     with pytest.raises(CheckFailed) as failure:
-        check_of(path, function)(answer)
-    assert phrase in str(failure.value)
+        check_of(path, function)(answer[0])
+    assert answer[1] in str(failure.value)
+    told = re.search(r" is (.+), you gave (.+?)\. ", str(failure.value))
+    assert told is None or told[1].split(" is ")[-1] != told[2], "the two numbers look the same"
+
+
+@pytest.mark.parametrize(("path", "function", "answer"), list(cases("RIGHT")))
+def test_unusual_right_answer_passes(path, function, answer):
+    check_of(path, function)(answer)
+
+
+@each_exercise
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_damage_is_seen(path, function, damage):
+    solution = definitions(read(path))[function]
+    with pytest.raises(CheckFailed) as failure:
+        check_of(path, function)(damaged(solution, damage))
+    assert DAMAGE[damage] in str(failure.value)
+
+
+# Arguments of which a check cannot tell that those of its first call are used again.
+UNTOLD = {
+    ("adversarial_loss", "generator"),
+    ("craft_in_batch", "step_size"),
+    *(("poisoned_batch", name) for name in ("model", "images", "labels", "split", "recombine")),
+}
+
+
+@each_exercise
+def test_every_argument_matters(path, function):
+    solution = definitions(read(path))[function]
+    for place, name in enumerate(inspect.signature(solution).parameters):
+        if (function, name) not in UNTOLD:
+            with pytest.raises(CheckFailed):
+                check_of(path, function)(with_a_stale_argument(solution, place))
+
+
+def with_a_stale_argument(solution: Callable, place: int) -> Callable:
+    """A right answer, but one of its arguments is that of the first call for ever."""
+    first = []
+
+    @functools.wraps(solution)
+    def answer(*inputs, **options):
+        inputs = list(inputs)
+        if place < len(inputs):
+            first.append(copy.deepcopy(inputs[place]))
+            inputs[place] = first[0]
+        return solution(*inputs, **options)
+
+    return answer
 
 
 @pytest.mark.parametrize("path", lesson_files(), ids=lambda path: path.stem)
-def test_wrong_answers_belong_to_exercises(path):
+def test_answers_belong_to_exercises(path):
     names = {function for lesson, function in EXERCISES if lesson == path}
-    assert set(wrong_answers(path)) <= names
+    assert set(answers(path, "WRONG")) | set(answers(path, "RIGHT")) <= names

@@ -13,6 +13,7 @@ from course_utils.attacks.patch_backdoors import badnets
 from course_utils.attacks.triggers import solid_patch
 from course_utils.data import Data
 from course_utils.defenses.gradient_anatomy import (
+    Plan,
     anatomy,
     compare_parts,
     cosine,
@@ -281,7 +282,7 @@ def test_whoever_only_looks_changes_nothing(backdoor):
     poison, images, held_out = backdoor
     what, record, model = specimen(poison, images, held_out), [], build("mlp", images.shape, 10)
     recipe = Recipe(epochs=3, batch_size=50)
-    watching = anatomy(what, record, 50, epochs=(1, 3), every=1)
+    watching = anatomy(what, record, 50, Plan(epochs=(1, 3), every=1))
     seen = train(model, what.seen, recipe, defense=watching)
     plain = train(model, what.seen, recipe)
     pairs = zip(seen.parameters(), plain.parameters(), strict=True)
@@ -293,7 +294,8 @@ def test_whoever_only_looks_changes_nothing(backdoor):
 def test_shaped_training_follows_the_clipped_gradient(backdoor):
     poison, images, held_out = backdoor
     what, record, model = specimen(poison, images, held_out), [], build("mlp", images.shape, 10)
-    defense = anatomy(what, record, 50, epochs=(1,), every=1, bound=0.5, noise=0.1)
+    plan = Plan(epochs=(1,), every=1, bound=0.5, noise=0.1)
+    defense = anatomy(what, record, 50, plan)
     generator = torch.Generator().manual_seed(0)
     x, y = what.seen.x[:50], what.seen.y[:50]
     found = defense.gradients(model, x, y, generator)

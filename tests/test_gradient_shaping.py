@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from course_utils.attacks.gradient_matching import length
+from course_utils.cases.slab import RECIPES, poisons, slab_case
 from course_utils.defense import PLAIN, Defense
 from course_utils.defenses.gradient_shaping import (
     batch_shaping,
@@ -29,7 +30,6 @@ from course_utils.defenses.per_example import (
     per_example_norms,
 )
 from course_utils.models import Classifier, build
-from course_utils.studies.lesson_03 import RECIPES, draw, poisons
 from course_utils.threat import accuracy
 from course_utils.training import Recipe, train
 
@@ -218,7 +218,8 @@ def test_a_batch_defense_may_come_before(images):
 
 def test_shaping_beats_plain_training_under_label_flips():
     """Logistic regression, Dress against Coat, 30% random flips appended."""
-    data, test = draw(1000)
+    case = slab_case(1000)
+    data, test = case.data, case.test
     seen = poisons(data, 0.3, 1000)["random flips"].apply(data)
     model, recipe = build("logistic_regression", data.shape, 2), RECIPES["course"]
     plain, shaped = (

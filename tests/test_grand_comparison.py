@@ -1,4 +1,4 @@
-"""Lesson 16: the victims of the matrix, its surrogates, and what is stored of it."""
+"""Lesson 16: the victims of the matrix, and what is stored of it."""
 
 import math
 from dataclasses import replace
@@ -7,37 +7,33 @@ import pandas as pd
 import pytest
 import torch
 
-from course_utils.attacks.gradient_matching import staggered
 from course_utils.attacks.patch_backdoors import badnets
 from course_utils.attacks.triggers import solid_patch
-from course_utils.defense import PLAIN
-from course_utils.defenses.pgd_training import pgd_training
-from course_utils.models import build
-from course_utils.stored import load_study
-from course_utils.studies.lesson_11 import Case
-from course_utils.studies.lesson_16 import (
-    BENCHMARK,
+from course_utils.cases import label_flips
+from course_utils.cases.matrix import (
     FILTERS,
-    FROM_SCRATCH,
-    HEADS,
     LEARNS_LESS,
     NOBODY,
+    PGD,
     PLAIN_VICTIM,
     WITH,
     WITHOUT,
-    every_defense,
-    face,
+    cells_of,
+    every_victim,
+    from_scratch_victims,
+    head_victims,
     matrix_row,
-    outcome,
-    surrogates_with,
 )
-from course_utils.threat import Backdoor, Indiscriminate, Targeted, ThreatModel
-from course_utils.training import Recipe, train
-from course_utils.trials import compare, one_trial
-from tests.test_studies import assert_comes_out_as_stored
+from course_utils.defense import PLAIN
+from course_utils.models import build
+from course_utils.settings import MLP, TINY
+from course_utils.stored import load_study
+from course_utils.studies.lesson_16 import BENCHMARK
+from course_utils.threat import Backdoor, Indiscriminate, Poison, Targeted, ThreatModel
+from course_utils.training import Recipe
+from course_utils.trials import Case, Victim, compare
 
 SHORT = Recipe(epochs=2, batch_size=50, lr=0.05)
-QUICK = ("Bullseye Polytope", "hidden triggers", "BadNets")  # rows whose trials take seconds
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +41,11 @@ def case(fashion) -> Case:
     """BadNets on a few images."""
     data, test = fashion
     goal, model = Backdoor(solid_patch(4), target_class=3), build("mlp", data.shape, 10, width=16)
-    return Case(data, badnets(data, goal, ThreatModel(10), seed=0), goal, test, model, SHORT, 7)
+
+    def craft(victim: Victim) -> Poison:
+        return badnets(data, goal, ThreatModel(10), seed=0)
+
+    return Case(data, goal, test, model, SHORT, 7, craft)
 
 
 @pytest.fixture(scope="module")
@@ -55,87 +55,84 @@ def stored() -> pd.DataFrame:
 
 
 def test_every_victim_is_there_in_both_scenarios(case):
-    names = [PLAIN_VICTIM, LEARNS_LESS, *FILTERS, *FROM_SCRATCH]
-    assert list(FROM_SCRATCH) == list(HEADS)
+    names = [PLAIN_VICTIM, LEARNS_LESS, *FILTERS, *from_scratch_victims(MLP)]
+    assert list(from_scratch_victims(MLP)) == list(head_victims(MLP))
     for scenario, slow in (("scratch", 0.02), ("transfer", 0.003)):
-        found = every_defense(replace(case, scenario=scenario), told=3)
+        found = every_victim(replace(case, scenario=scenario), MLP, told=3)
         assert list(found) == names
-        assert found[PLAIN_VICTIM] == (PLAIN, SHORT)
-        assert found[LEARNS_LESS] == (PLAIN, replace(SHORT, lr=slow))
-        assert all(found[name][0].keep for name in FILTERS)
-        assert not any(defense.keep for defense, _ in FROM_SCRATCH.values())
+        assert found[PLAIN_VICTIM] == Victim(PLAIN, SHORT)
+        assert found[LEARNS_LESS] == Victim(PLAIN, replace(SHORT, lr=slow))
+        assert all(found[name].defense.keep for name in FILTERS)
+        assert not any(victim.defense.keep for victim in from_scratch_victims(MLP).values())
 
 
 def test_a_filter_is_told_and_never_takes_nearly_all(case):
-    at = {told: every_defense(case, told) for told in (2, 30)}
-    seen = case.poison.apply(case.data)
-    kept = {told: at[told]["Spectral Signatures"][0].keep(seen, case.fit) for told in at}
+    at = {told: every_victim(case, MLP, told) for told in (2, 30)}
+    seen = case.oblivious.apply(case.data)
+    looker = case.train(case.plain, seen)
+    kept = {}
+    for told, victims in at.items():
+        kept[told] = victims["Spectral Signatures"].defense.keep(seen, lambda part: looker)
     assert (~kept[2]).float().mean().item() == pytest.approx(0.1, abs=0.01)  # 1.5 * 2 of 30
     assert (~kept[30]).float().mean().item() == pytest.approx(0.9, abs=0.01)
-    assert at[2]["Deep k-NN"][0].name == "deep 4-NN"
+    assert at[2]["Deep k-NN"].defense.name == "deep 4-NN"
 
 
-def test_plain_surrogates_are_those_of_lesson_05(case):
-    mine = surrogates_with((PLAIN, SHORT), case.model, case.data, 5, 2, ages=(0.5, 1))
-    theirs = staggered(case.model, case.data, SHORT, 5, 2, epochs=(1, 2))
-    assert len(mine) == len(theirs) == 4
-    for one, other in zip(mine, theirs, strict=True):
-        for a, b in zip(one.parameters(), other.parameters(), strict=True):
-            assert torch.equal(a, b)
-
-
-def test_surrogates_train_with_the_defense(case):
-    how = (pgd_training(16 / 255, steps=1), SHORT)
-    (surrogate,) = surrogates_with(how, case.model, case.data, 5, count=1)
-    victim = train(case.model, case.data, SHORT, defense=how[0], seed=6000)
-    assert torch.equal(surrogate.head.weight, victim.head.weight)
-    (plain,) = surrogates_with((PLAIN, SHORT), case.model, case.data, 5, count=1)
-    assert not torch.equal(surrogate.head.weight, plain.head.weight)
+def test_who_knows_flips_labels_that_are_worst_for_the_victim_it_expects():
+    case = label_flips.worst_case(1000, TINY)
+    defended = from_scratch_victims(TINY)[PGD]
+    plain, again, known = (case.craft(v) for v in (case.plain, case.plain, defended))
+    assert torch.equal(plain.base, again.base) and torch.equal(plain.labels, again.labels)
+    assert set(plain.base.tolist()) != set(known.base.tolist())
 
 
 def test_what_was_achieved_is_what_the_goal_measures(case):
-    victim = case.fit(case.poison.apply(case.data))
-    found = outcome(victim, case)
-    assert found["achieved"] == case.goal.measure(victim, case.test)["asr"]
+    (row,) = cells_of(case, {WITHOUT: case.oblivious}, {PLAIN_VICTIM: case.plain})
+    victim = case.train(case.plain, case.oblivious.apply(case.data))
+    assert row["achieved"] == case.goal.measure(victim, case.test)["asr"]
     silent = replace(case.goal, trigger=torch.clone)
-    assert found["by itself"] == silent.measure(victim, case.test)["asr"]
+    assert row["by itself"] == silent.measure(victim, case.test)["asr"]
     image = case.test.x[0]
-    answer = victim(image[None]).argmax().item()
+    clean = case.train(case.plain, case.data)
+    answer = clean(image[None]).argmax().item()
     for wanted, success in ((answer, 1.0), ((answer + 1) % 10, 0.0)):
-        goal = Targeted(image, (answer + 2) % 10, wanted)
-        assert outcome(victim, replace(case, goal=goal))["achieved"] == success
-    blind = outcome(victim, replace(case, goal=Indiscriminate()))
-    assert math.isnan(blind["achieved"]) and math.isnan(blind["by itself"])
+        aimed = replace(case, goal=Targeted(image, (answer + 2) % 10, wanted))
+        (row,) = cells_of(aimed, {NOBODY: None}, {PLAIN_VICTIM: case.plain})
+        assert row["achieved"] == success
+    blind = replace(case, goal=Indiscriminate())
+    (row,) = cells_of(blind, {NOBODY: None}, {PLAIN_VICTIM: case.plain})
+    assert math.isnan(row["achieved"]) and math.isnan(row["by itself"])
 
 
 def test_victims_are_those_of_compare(case):
-    shared = dict(data=case.data, test=case.test, model=case.model, recipe=SHORT, seed=case.seed)
-    wanted = compare({"clean": None, "attack": case.poison}, goal=case.goal, **shared)
-    plain = {PLAIN_VICTIM: (PLAIN, SHORT)}
-    found = [face(case, poison, plain, WITHOUT)[0] for poison in (None, case.poison)]
+    attackers = {NOBODY: None, WITHOUT: case.oblivious}
+    wanted = compare(case, attackers)
+    found = cells_of(case, attackers, {PLAIN_VICTIM: case.plain})
     assert [row["accuracy"] for row in found] == [row["accuracy"] for row in wanted]
     assert [row["achieved"] for row in found] == [row["asr"] for row in wanted]
 
 
 def test_a_row_has_each_attacker_once(case, monkeypatch):
-    few = {PLAIN_VICTIM: (PLAIN, SHORT), "slow": (PLAIN, replace(SHORT, lr=0.01))}
+    few = {PLAIN_VICTIM: case.plain, "slow": Victim(PLAIN, replace(SHORT, lr=0.01))}
     numbers = []
 
-    def two_defenses(case: Case, told: int) -> dict:
+    def two_victims(case: Case, setting: object, told: int) -> dict:
         numbers.append(told)
         return few
 
-    monkeypatch.setattr("course_utils.studies.lesson_16.every_defense", two_defenses)
-    rows = matrix_row(case, {"slow": None})
-    keys = [(row["knowledge"], row["defense"]) for row in rows]
-    assert keys == [
-        (NOBODY, PLAIN_VICTIM), (WITHOUT, PLAIN_VICTIM), (WITHOUT, "slow"), (WITH, "slow"),
-    ]  # fmt: skip
-    assert numbers == [case.bound]
+    monkeypatch.setattr("course_utils.cases.matrix.every_victim", two_victims)
+    rows = matrix_row(case, MLP, 10, ["slow"])
+    assert [(row["knowledge"], row["defense"]) for row in rows] == [
+        (NOBODY, PLAIN_VICTIM),
+        (WITHOUT, PLAIN_VICTIM),
+        (WITHOUT, "slow"),
+        (WITH, "slow"),
+    ]
+    assert numbers == [10]
 
 
 def test_the_matrix_is_as_large_as_it_is_said_to_be(stored):
-    defenses = [*FILTERS, *FROM_SCRATCH]
+    defenses = [*FILTERS, *from_scratch_victims(MLP)]
     cells = stored[(stored["knowledge"] == WITHOUT) & stored["defense"].isin(defenses)]
     trials = cells.groupby(["attack", "defense"])["trial"].nunique()
     assert len(trials) == len(BENCHMARK.trials) * 8 and len(BENCHMARK.trials) >= 6
@@ -149,13 +146,3 @@ def test_relative_drops_are_against_the_same_defense_on_clean_data(stored):
     before = clean.loc[list(zip(flips["trial"], flips["defense"], strict=True))].to_numpy()
     drops = (before - flips["accuracy"]) / before
     assert (drops - flips["achieved"]).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize("attack", QUICK)
-def test_the_first_trial_of_a_row_comes_out_as_it_was_stored(attack, stored):
-    seed = BENCHMARK.seeds[0]
-    first = stored[(stored["attack"] == attack) & (stored["trial"] == seed)]
-    rows = one_trial(BENCHMARK.trials[attack], (attack, seed), BENCHMARK.columns)
-    again = pd.DataFrame(rows)
-    assert again.notna().all(axis=None)
-    assert_comes_out_as_stored(again, first.reset_index(drop=True))

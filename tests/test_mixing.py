@@ -10,6 +10,7 @@ from scipy import stats
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from course_utils.cases.backdoors import AUGMENTED
 from course_utils.data import Data
 from course_utils.defense import PLAIN, Defense
 from course_utils.defenses.mixing import (
@@ -25,7 +26,6 @@ from course_utils.defenses.mixing import (
 )
 from course_utils.models import build
 from course_utils.runtime import one_thread
-from course_utils.studies.lesson_07 import AUGMENTED
 from course_utils.training import Recipe, train
 
 ALL = [mixup(1.0), cutmix(1.0), cutout(5), maxup(3, cutout(5)), maxup(2, mixup(1.0))]

@@ -1,5 +1,6 @@
 """course_utils.models: the four victims, how they are built, and how they predict."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,6 +22,18 @@ def test_every_model_gives_a_logit_for_each_class_and_both_image_shapes(name, sh
         assert model(batch(shape)).shape == (2, 7)
 
 
+@pytest.mark.parametrize("shape", [(13, 4, 4), (1, 7, 5), (3, 33, 31)])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_takes_images_of_other_sizes(name, shape):
+    assert predict(build(name, shape, 3), batch(shape)).shape == (2,)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 28), (1, 28, 3), (1, 1, 1)])
+def test_images_that_are_too_small_to_pool_are_refused(shape):
+    with pytest.raises(ValueError, match=r"too small for three convolutions .* at least 4 x 4"):
+        build("small_cnn", shape, 10)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_are_the_linear_head_on_the_features(name):
     model = build(name, SHAPES[0], 3).eval()
@@ -35,6 +48,11 @@ def test_the_same_seed_builds_the_same_weights_and_another_seed_does_not():
     first, again, other = (build("mlp", SHAPES[0], 10, seed=seed, width=8) for seed in (3, 3, 4))
     assert torch.equal(first.head.weight, again.head.weight)
     assert not torch.equal(first.head.weight, other.head.weight)
+
+
+def test_a_seed_may_be_a_number_of_numpy():
+    first, again = (build("mlp", SHAPES[0], 10, seed=seed, width=8) for seed in (3, np.int64(3)))
+    assert torch.equal(first.head.weight, again.head.weight)
 
 
 def test_building_leaves_the_global_seed_alone():
@@ -126,6 +144,26 @@ def test_predict_restores_the_mode_after_an_error():
     with pytest.raises(RuntimeError, match="no prediction"):
         predict(model, batch(SHAPES[0]))
     assert model.training
+
+
+def test_predict_refuses_logits_that_are_no_numbers():
+    model, x = build("mlp", SHAPES[0], 10, width=8).train(), batch(SHAPES[0], 5)
+    x[3, 0, 2, 2] = float("nan")
+    with pytest.raises(ValueError, match=r"logits for image 3 of 5 are not numbers \(NaN\)"):
+        predict(model, x, batch_size=2)
+    assert model.training
+    assert len(predict(model, x[:3])) == 3
+    with torch.no_grad():
+        model.features[1].bias[0] = float("nan")
+    with pytest.raises(ValueError, match="image 0 of 2"):
+        predict(model, batch(SHAPES[0]))
+
+
+def test_predict_takes_infinite_logits():
+    model = build("logistic_regression", SHAPES[0], 3)
+    with torch.no_grad():
+        model.head.bias.copy_(torch.tensor([0, float("inf"), -float("inf")]))
+    assert predict(model, batch(SHAPES[0])).tolist() == [1, 1]
 
 
 def test_predict_of_no_image_is_empty():

@@ -276,6 +276,53 @@ def test_values_that_are_no_pairs_are_refused(function, first, second, message):
         function(first, second)
 
 
+def test_a_masked_value_is_refused():
+    values = np.ma.array([1, 0, 1, 1], mask=[False, True, False, False])
+    for call in (wilson, bootstrap, lambda v: mcnemar(v, [0, 0, 0, 0])):
+        with pytest.raises(ValueError, match="A value is masked"):
+            call(values)
+    assert wilson(np.ma.array([1, 0, 1, 1])) == wilson([1, 0, 1, 1])
+
+
+def of_trials(values: list, trials: list, name: str | None = "trial") -> pd.Series:
+    return pd.Series(values, index=pd.Index(trials, name=name))
+
+
+@pytest.mark.parametrize("kind", [bool, int, float, object, "boolean"])
+def test_series_are_paired_by_the_trials_in_their_index(kind):
+    first = of_trials([True, True, True, False, False], [0, 1, 2, 3, 4]).astype(kind)
+    second = of_trials([False, False, False, False, True], [4, 3, 2, 1, 0]).astype(kind)
+    expected = [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]
+    assert paired_difference(first, second) == paired_difference(*expected)
+    assert mcnemar(first, second) == mcnemar(*expected) == 0.5
+    assert mcnemar(first.to_numpy(), second.to_numpy()) == 0.625
+
+
+def test_numbers_are_paired_by_the_trials_in_their_index():
+    first, second = of_trials([0.1, 0.5, 0.9], [7, 8, 9]), of_trials([0.8, 0.0, 0.4], [9, 7, 8])
+    assert paired_difference(first, second) == pytest.approx((0.1, 0.1, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name", "message"),
+    [
+        ([0, 1, 2], [0, 1, 3], "trial", "indexes 'trial' of the two differ"),
+        ([0, 1, 1], [0, 0, 1], "trial", "every trial once"),
+        ([0, 1, 2], [2, 1, 0], None, r"same rows in another order.*set_index\('trial'\)"),
+    ],
+)
+@pytest.mark.parametrize("function", [paired_difference, mcnemar])
+def test_indexes_that_form_no_pairs_are_refused(function, first, second, name, message):
+    values = [True, False, True]
+    with pytest.raises(ValueError, match=message):
+        function(of_trials(values, first, name), of_trials(values, second, name))
+
+
+def test_row_numbers_of_a_table_name_no_trial():
+    first, second = (of_trials([0.1, 0.5], rows, None) for rows in ([0, 2], [1, 3]))
+    assert paired_difference(first, second) == (0, 0, 0)
+
+
 def test_an_interval_prints_its_estimate_and_its_ends():
     assert str(Interval(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
 
@@ -304,6 +351,33 @@ def test_a_summary_of_yes_and_no_is_wilson():
     assert table.trials.tolist() == [3, 3]
     rows = table[["success", "low", "high"]].itertuples(index=False, name=None)
     assert list(rows) == [wilson([False] * 3), wilson([True] * 3)]
+
+
+@pytest.mark.parametrize("kind", [int, float, object, "boolean", "Int64", np.uint8])
+def test_yes_and_no_in_any_type_are_wilson(kind):
+    wins = pd.DataFrame({"trial": range(20), "condition": "attack", "success": True})
+    table = summary(wins.astype({"success": kind}), "success")
+    assert table[["success", "low", "high"]].iloc[0].tolist() == pytest.approx(
+        (1, 0.839, 1), abs=1e-3
+    )
+    part = wins.assign(success=[True] * 7 + [False] * 13).astype({"success": kind})
+    assert tuple(summary(part, "success")[["success", "low", "high"]].iloc[0]) == wilson(
+        [True] * 7 + [False] * 13
+    )
+
+
+def test_yes_and_no_is_said_of_the_whole_column():
+    rates = frame().assign(rate=[1.0, 1.0, 1.0, 0.5, 1.0, 1.0])
+    clean = summary(rates, "rate")[lambda table: table.condition == "clean"].iloc[0]
+    assert (clean["rate"], clean["low"], clean["high"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("kind", [object, "boolean", float])
+def test_a_summary_with_an_empty_cell_is_refused(kind):
+    broken = frame().astype({"success": kind})
+    broken.loc[0, "success"] = None
+    with pytest.raises(ValueError, match="missing or infinite"):
+        summary(broken, "success")
 
 
 def test_a_summary_of_numbers_is_a_bootstrap():

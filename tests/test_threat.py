@@ -43,8 +43,8 @@ def poison_of(
 # The threat model
 
 
-@pytest.mark.parametrize("budget", [0, -3, 0.1])
-def test_a_budget_below_one_image_is_refused(budget):
+@pytest.mark.parametrize("budget", [0, -3, 0.1, 2.5, 9.0, float("nan"), None])
+def test_a_budget_that_is_no_number_of_images_is_refused(budget):
     with pytest.raises(ThreatModelError, match="allow at least 1 image"):
         ThreatModel(budget=budget)
 
@@ -141,6 +141,85 @@ def test_a_target_of_the_adversarial_class_is_refused():
 def test_a_target_must_be_a_single_image():
     with pytest.raises(ThreatModelError, match=r"got shape \(1, 1, 2, 2\)"):
         Targeted(torch.zeros(1, 1, 2, 2), true_class=0, adversarial_class=1)
+
+
+NO_IMAGE = torch.zeros(1, 2, 2)
+
+
+@pytest.mark.parametrize("label", [-1, 1.5, None, "ant"])
+@pytest.mark.parametrize(
+    "goal",
+    [
+        lambda label: Targeted(NO_IMAGE, label, 1),
+        lambda label: Targeted(NO_IMAGE, 0, label),
+        lambda label: Backdoor(lambda x: x, label),
+        lambda label: Backdoor(lambda x: x, 0, source_class=label or 1.5),
+    ],
+)
+def test_a_class_that_is_no_position_is_refused(goal, label):
+    with pytest.raises(ThreatModelError, match=r"class is .*, expected a position in data\."):
+        goal(label)
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        Targeted(NO_IMAGE, 0, 3),
+        Targeted(NO_IMAGE, 3, 0),
+        Backdoor(lambda x: x, 3),
+        Backdoor(lambda x: x, 0, source_class=3),
+    ],
+)
+def test_a_class_that_the_data_does_not_have_is_refused(goal):
+    with pytest.raises(ThreatModelError, match=r"names class 3, but .* numbered 0 to 2"):
+        goal.measure(Always(0), written([0, 1, 2]))
+    with pytest.raises(ThreatModelError, match="names class 3"):
+        ThreatModel(1).shares(written([0, 1, 2]), 3)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.full((1, 2, 2), 200.0), "pixel value 200, expected values in .* divide by 255"),
+        (torch.full((1, 2, 2), -0.4), "pixel value -0.4, .* undo a normalisation"),
+        (torch.full((1, 2, 2), float("nan")), "pixel value nan"),
+        (torch.zeros(1, 2, 2, dtype=torch.uint8), "torch.uint8 pixels, expected torch.float32"),
+        (torch.zeros(1, 2, 2).double(), "torch.float64 pixels, expected torch.float32"),
+    ],
+)
+def test_a_target_that_is_no_image_is_refused(image, message):
+    with pytest.raises(ThreatModelError, match=f"The target has .*{message}"):
+        Targeted(image, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "message"),
+    [
+        (lambda x: x[:-1], r"shape \(2, 1, 2, 2\) into \(1, 1, 2, 2\)"),
+        (lambda x: torch.cat([x, x]), r"into \(4, 1, 2, 2\)"),
+        (lambda x: x[..., :1], r"into \(2, 1, 2, 1\)"),
+        (lambda x: x + 1, "pixel value 1.1"),
+        (lambda x: x / 0, "pixel value inf"),
+        (lambda x: x * float("nan"), "pixel value nan"),
+        (lambda x: x.double(), "torch.float64 pixels"),
+    ],
+)
+def test_a_trigger_that_gives_other_images_is_refused(trigger, message):
+    with pytest.raises(ThreatModelError, match=message):
+        Backdoor(trigger, 0).measure(Always(0), written([0, 1, 2]))
+
+
+class NotANumber(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.full((len(x), 3), float("nan"))
+
+
+@pytest.mark.parametrize(
+    "goal", [Indiscriminate(), Targeted(NO_IMAGE, 1, 0), Backdoor(lambda x: x, 0)]
+)
+def test_a_model_that_gives_no_numbers_wins_nothing(goal):
+    with pytest.raises(ValueError, match=r"logits for image 0 of \d are not numbers"):
+        goal.measure(NotANumber(), written([0, 1, 2]))
 
 
 def test_images_of_the_target_class_never_count_as_successes():

@@ -1,8 +1,10 @@
 """The tools for authors, on a tiny course; and nbval as conftest.py sets it up."""
 
 import ast
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -129,8 +131,10 @@ def test_badges_and_setup_cell(tmp_path):
     path = make_course(tmp_path)
     nb = badges.fill(lessons.read(path), NAME, "https://github.com/someone/course")
     top = nb.cells[0].source
-    assert f"github/someone/course/blob/main/notebooks/{NAME}" in top
-    assert f"github/someone/course/blob/main/notebooks/workshop/{NAME}" in top
+    here = f"blob/{badges.release()}/notebooks"
+    assert f"github/someone/course/{here}/{NAME}" in top
+    assert f"github/someone/course/{here}/workshop/{NAME}" in top
+    assert f"[glossary](https://github.com/someone/course/{here}/GLOSSARY.md)" in top
     assert "25 minutes" in top and top.endswith("A promise.")
     setup = nb.cells[1].source
     assert 'address = "https://github.com/someone/course"' in setup
@@ -154,8 +158,44 @@ def test_badges_say_what_is_missing(spoil, message):
         badges.fill(nb, NAME, "https://github.com/someone/course")
 
 
+def make_named_course(root: Path) -> Path:
+    """A course with the files that name its public address."""
+    path = make_course(root)
+    for name in badges.NAMES_IT:
+        shutil.copy(lessons.ROOT / name, root / name)
+    return path
+
+
+def test_a_new_address_is_written_everywhere(tmp_path):
+    path = make_named_course(tmp_path)
+    old = badges.public_address()
+    badges.main(["https://github.com/someone/course"], tmp_path)
+    texts = {p: p.read_text("utf-8") for p in tmp_path.rglob("*") if p.suffix in (".md", ".toml")}
+    texts |= {p: p.read_text("utf-8") for p in tmp_path.rglob("*.ipynb")}
+    texts[tmp_path / "CITATION.cff"] = (tmp_path / "CITATION.cff").read_text("utf-8")
+    assert len(texts) >= 5
+    for place, text in texts.items():
+        assert old.removeprefix("https://github.com/") not in text, place
+        assert "github.com/someone/course" in text, place
+    readme = texts[tmp_path / "README.md"]
+    assert "git clone https://github.com/someone/course\ncd course\n" in readme
+    copy = texts[path.parent / "workshop" / path.name]
+    assert "/github/someone/course/blob/" in copy and 'Path(\\"course\\")' in copy
+    assert badges.public_address(tmp_path) == "https://github.com/someone/course"
+
+
+@pytest.mark.parametrize(
+    "address", ["someone/course", "https://gitlab.com/a/b", "https://github.com/a", "http://x y"]
+)
+def test_an_address_that_colab_cannot_open_is_refused(address, tmp_path):
+    make_named_course(tmp_path)
+    with pytest.raises(ValueError, match="Colab needs one"):
+        badges.move(address, tmp_path)
+    assert badges.public_address(tmp_path) == badges.public_address()
+
+
 def test_setup_cell_is_styled(tmp_path):
-    source = badges.SETUP.format(name="x", address=badges.public_address(), minutes=25) + "\n"
+    source = badges.setup_cell(badges.public_address(), 25) + "\n"
     path = make_course(tmp_path)
     assert lessons.ruff(["format"], source, path.with_suffix(".py")) == source
     assert lessons.ruff(["check", "--ignore=E402"], source, path.with_suffix(".py")) == ""

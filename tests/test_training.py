@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.utils import parametrizations
 
 from course_utils.data import Data
 from course_utils.defense import Defense
@@ -113,6 +114,29 @@ def test_the_victim_comes_back_in_evaluation_mode(images):
     assert not any(layer.training for layer in victim.modules())
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_in_another_order_in_memory_give_the_same_weights(channels, images):
+    planes = images.x.expand(-1, channels, -1, -1)
+    pixels = torch.stack([*planes.unbind(1)], dim=-1)  # (N, H, W, C), as image files are read
+    model = build("small_cnn", (channels, 28, 28), N_CLASSES, norm="batch")
+    victims = [
+        train(model, Data(x, images.y, images.classes)[:100], SHORT)
+        for x in (planes, pixels.permute(0, 3, 1, 2))
+    ]
+    assert same(*victims)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_gradients_in_another_order_in_memory_are_followed_as_they_are(optimizer, images):
+    def columns(model, x, y, generator):
+        gradients = plain_gradients(model, x, y, generator)
+        return [g.t().contiguous().t() if g.ndim == 2 else g for g in gradients]
+
+    model, recipe = small_mlp(images), replace(SHORT, optimizer=optimizer)
+    shaped = train(model, images, recipe, defense=Defense("columns", gradients=columns))
+    assert same(shaped, train(model, images, recipe))
+
+
 # Scenarios
 
 
@@ -126,6 +150,74 @@ def test_from_scratch_running_statistics_start_anew(images):
     models[1].train()(images.x[:50])  # moves the running statistics
     victims = [train(model, images[:50], Recipe(epochs=1)) for model in models]
     assert same(*victims)
+
+
+class Attention(nn.Module):
+    """Features from torch's own attention over the rows of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(28, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x[:, 0]
+        return self.attention(rows, rows, rows, need_weights=False)[0].mean(1)
+
+
+class Scaled(nn.Module):
+    """Features with a weight of their own, that only `reset_parameters` could draw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(784))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) * self.scale
+
+
+class Drawn(Scaled):
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.scale)
+
+
+@pytest.mark.parametrize(("features", "size"), [(Attention, 28), (Drawn, 784)])
+def test_from_scratch_layers_of_other_kinds_are_drawn_from_the_seed(features, size, images):
+    model = Classifier(features(), size, N_CLASSES)
+    trained = train(model, images, SHORT, scenario="finetune", seed=7)
+    first, again, other = (
+        train(m, images, SHORT, seed=seed) for m, seed in ((model, 0), (trained, 0), (model, 1))
+    )
+    assert same(first, again)
+    assert not any(
+        torch.equal(a, b)
+        for a, b in zip(first.features.parameters(), other.features.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("features", "left"),
+    [
+        (Scaled(), "features.scale"),
+        (
+            nn.Sequential(nn.Flatten(), parametrizations.weight_norm(nn.Linear(784, 784))),
+            "features.1.parametrizations.weight.original0, "
+            "features.1.parametrizations.weight.original1",
+        ),
+    ],
+)
+def test_weights_that_nothing_draws_are_named(features, left, images):
+    model = Classifier(features, 784, N_CLASSES)
+    with pytest.raises(TrainingError, match=f"^Nothing draws {left} anew.*scenario='finetune'"):
+        train(model, images, SHORT)
+    assert torch.isfinite(model(images.x)).all()
+    assert not same(train(model, images, SHORT, scenario="finetune"), model)
+
+
+def test_a_head_that_nothing_draws_is_refused_in_transfer(images):
+    model = Classifier(nn.Flatten(), 784, N_CLASSES)
+    parametrizations.weight_norm(model.head)
+    with pytest.raises(TrainingError, match=r"^Nothing draws parametrizations.weight\.original0"):
+        train(model, images, SHORT, scenario="transfer")
 
 
 def test_finetuning_starts_from_the_given_weights(images):
@@ -213,6 +305,61 @@ def test_a_model_with_other_classes_than_the_data_is_refused(images):
 def test_no_image_to_train_on_is_refused(poisson, images):
     with pytest.raises(TrainingError, match="no image to train on"):
         train(logistic(images), images[:0], SHORT, defense=Defense("any", poisson=poisson))
+
+
+# Models of one's own
+
+
+class Unused(nn.Flatten):
+    """Features with a layer that they do not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize("defense", [Defense("plain"), Defense("own", None, None, plain_gradients)])
+def test_a_layer_that_the_model_does_not_use_is_named(defense, images):
+    model = Classifier(Unused(), 784, N_CLASSES)
+    message = r"does not use features\.extra\.weight, features\.extra\.bias, so .* remove the layer"
+    with pytest.raises(TrainingError, match=message):
+        train(model, images, SHORT, defense=defense)
+
+
+def test_batchnorm_with_a_single_image_is_explained(images):
+    features = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784))
+    model = Classifier(features, 784, N_CLASSES)
+    with pytest.raises(TrainingError, match=r"A batch of one image: BatchNorm .* batch size"):
+        train(model, images[:51], SHORT)
+    train(model, images[:52], SHORT)
+    train(model, images[:51], SHORT, scenario="transfer")
+
+
+def test_errors_of_a_defense_stay_as_they_are(images):
+    def fails(model, x, y, generator):
+        raise RuntimeError("out of ideas")
+
+    with pytest.raises(RuntimeError, match=r"^out of ideas$"):
+        train(logistic(images), images, SHORT, defense=Defense("fails", batch=fails))
+
+
+def test_a_caller_without_gradients_gets_the_same_victim(images):
+    expected = train(small_mlp(images), images, SHORT)
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            assert same(train(small_mlp(images), images, SHORT), expected)
+            own = Data(images.x.clone(), images.y.clone(), images.classes)
+            assert same(train(small_mlp(images), own, SHORT), expected)
+
+
+def test_a_seed_may_be_a_number_of_numpy(images):
+    for kind in (np.int64, np.uint8):
+        assert same(
+            train(small_mlp(images), images, SHORT, seed=kind(3)),
+            train(small_mlp(images), images, SHORT, seed=3),
+        )
+    with pytest.raises(TypeError, match="float"):
+        train(small_mlp(images), images, SHORT, seed=3.0)
 
 
 # Defenses that filter the data
@@ -366,6 +513,19 @@ def test_weight_decay_shrinks_all_weights_alike_when_the_gradient_is_zero(images
     torch.testing.assert_close(shrunk, shrunk[0].expand_as(shrunk))
 
 
+def test_a_defense_made_for_another_batch_size_is_refused(images):
+    def gradients(model, x, y, generator):
+        return [part * (len(x) / 50) for part in plain_gradients(model, x, y, generator)]
+
+    defense = Defense("sums", gradients=gradients, batch_size=50)
+    assert same(
+        train(small_mlp(images), images, SHORT, defense=defense),
+        train(small_mlp(images), images, SHORT),
+    )
+    with pytest.raises(TrainingError, match=r"'sums' is made for batches of 50 .* recipe has 20"):
+        train(small_mlp(images), images, replace(SHORT, batch_size=20), defense=defense)
+
+
 def test_in_transfer_only_the_head_has_gradients_to_give(images):
     defense = Defense("head", gradients=lambda m, x, y, g: [p * 0 for p in m.head.parameters()])
     victim = train(small_mlp(images), images, SHORT, scenario="transfer", defense=defense)
@@ -444,10 +604,16 @@ def test_a_shuffled_pass_takes_every_row_once():
         {"lr": 0},
         {"lr": -0.1},
         {"weight_decay": -1e-4},
+        {"epochs": 2.5},
+        {"epochs": None},
+        {"batch_size": 50.0},
+        {"lr": float("nan")},
+        {"lr": float("inf")},
+        {"weight_decay": float("nan")},
     ],
 )
 def test_a_recipe_that_cannot_train_is_refused(bad):
-    with pytest.raises(ValueError, match="must be at least 1, lr positive and weight_decay not"):
+    with pytest.raises(ValueError, match="must be at least 1 and whole numbers, lr pos"):
         Recipe(**bad)
 
 

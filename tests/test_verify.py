@@ -74,7 +74,7 @@ def test_no_rows_prove_nothing():
 
 
 def test_equal_rows_give_the_new_hash_and_say_how(record):
-    assert carry(record, made(ROW), made(ROW), "tiny", "d" * 40) is None
+    assert carry(record, made(ROW), made(ROW, code=STUDY.code), "tiny", "d" * 40) is None
     manifest = json.loads(record.path.read_text())
     assert (manifest["code"], manifest["commit"]) == (STUDY.code, "d" * 40)
     (how,) = manifest["verified"]
@@ -88,13 +88,17 @@ def test_other_rows_leave_the_manifest_as_it_was(record):
     assert record.path.read_bytes() == before
 
 
+def test_code_that_was_edited_meanwhile_is_not_stamped(record):
+    assert "edited while" in carry(record, made(ROW), made(ROW, code="x"), "tiny", "d" * 40)
+
+
 def test_an_unfinished_journal_is_carried_over(tmp_path):
     header = {**stored._header(STUDY), "code": "old", "commit": "c" * 40}
     path = tmp_path / "coins.journal"
     rows = [{"trial": 0, "condition": "attack", "accuracy": 9.0}]
     journal.append(path, header, {"unit": [0], "machine": "m", "seconds": 1.0, "rows": rows})
     (record,) = verify.records([STUDY], everything=False, folder=tmp_path)
-    assert carry(record, made(ROW), made(ROW), "tiny", "d" * 40) is None
+    assert carry(record, made(ROW), made(ROW, code=STUDY.code), "tiny", "d" * 40) is None
     frame = run_study(STUDY, folder=tmp_path)
     assert frame.accuracy.tolist() == [9.0, 1 / 3, 2 / 3]  # the first one was not run again
 

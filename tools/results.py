@@ -15,8 +15,11 @@ from course_utils.stored import Study, StudyError, run_study
 
 def studies(lesson: str | None = None) -> list[Study]:
     """Every study that a module of course_utils.studies holds, or those of one lesson ("05")."""
+    modules = sorted(info.name for info in pkgutil.iter_modules(course_utils.studies.__path__))
+    if lesson:
+        modules = [name for name in modules if name == f"lesson_{lesson.zfill(2)}"]
     found = []
-    for module in sorted(info.name for info in pkgutil.iter_modules(course_utils.studies.__path__)):
+    for module in modules:
         values = vars(importlib.import_module(f"course_utils.studies.{module}")).values()
         found += [value for value in values if isinstance(value, Study) and value not in found]
     return [study for study in found if not lesson or study.lesson == lesson.zfill(2)]

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from course_utils import setup
+from course_utils.cases import poisoning
+from course_utils.defenses.trade_off import plot_trade_off, trade_off_table
 from course_utils.stored import Study, load_study
 from course_utils.studies import lesson_10, lesson_11, lesson_12, lesson_13, lesson_14
-from course_utils.studies.trade_off import plot_trade_off, trade_off_table
 from tools.lessons import ROOT
 
 PICTURE = ROOT / "figures" / "trade_off.png"
@@ -60,7 +61,7 @@ FAMILIES: dict[str, dict[str, tuple[Study, dict[str, str], tuple[int, int]]]] = 
     "poisoning training (lesson 14)": {
         "poisoning training": (
             lesson_14.MATCHING,
-            {"defense": lesson_14.CHEAP, "strength": "96/255"},
+            {"defense": poisoning.CHEAP, "strength": "96/255"},
             (7, -10),
         ),
         "more poisons": (

@@ -37,6 +37,7 @@ class Record:
     study: Study | Benchmark
     path: Path
     found: dict
+    code: str  # as it is when the trials start, whatever is edited while they run
 
     @property
     def old(self) -> str:
@@ -50,11 +51,11 @@ def records(chosen: Sequence[Study | Benchmark], everything: bool, folder: Path)
     for study in chosen:
         manifest, begun = folder / f"{study.name}.json", folder / f"{study.name}.journal"
         if manifest.is_file():
-            found.append(Record(study, manifest, stored.load_manifest(study, folder)))
+            found.append(Record(study, manifest, stored.load_manifest(study, folder), study.code))
         if begun.is_file():
-            first = begun.read_bytes().split(b"\n")[0]
-            found.append(Record(study, begun, journal.unseal(first)))
-    return [one for one in found if everything or one.found["code"] != one.study.code]
+            first = journal.unseal(begun.read_bytes().split(b"\n")[0])
+            found.append(Record(study, begun, first, study.code))
+    return [one for one in found if everything or one.found["code"] != one.code]
 
 
 @contextlib.contextmanager
@@ -138,6 +139,8 @@ def carry(record: Record, old: dict, new: dict, size: str, head: str) -> str | N
     Nothing else in the project writes a hash beside rows that it did not make.
     """
     found = difference(old, new, record.found["code"])
+    if found is None and new["code"] != record.code:
+        found = "the code was edited while its trials ran"
     if found is not None:
         return found
     how = {
@@ -146,7 +149,7 @@ def carry(record: Record, old: dict, new: dict, size: str, head: str) -> str | N
         "trials": len({str(row["trial"]) for row in new["rows"]}),
         "size": size,
     }
-    changed = {"code": record.study.code, "commit": head}
+    changed = {"code": record.code, "commit": head}
     known = record.found | changed | {"verified": [*record.found.get("verified", []), how]}
     if record.path.suffix == ".journal":
         journal.carry_over(record.path, known)

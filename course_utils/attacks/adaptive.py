@@ -9,18 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from course_utils.attacks.feature_collision import bullseye_loss, nearest_bases
-from course_utils.attacks.gradient_matching import (
-    Gradient,
-    Objective,
-    alignment_loss,
-    dot,
-    length,
-    loss_gradient,
-)
+from course_utils.attacks import feature_collision, gradient_matching
+from course_utils.attacks.gradient_matching import Gradient, Objective
 from course_utils.data import Data
 from course_utils.defense import Defense
-from course_utils.defenses.per_example import check_shaping, linear_layers
+from course_utils.defenses import per_example
 from course_utils.models import Classifier
 from course_utils.threat import Targeted
 
@@ -38,7 +31,7 @@ def layer_parts(model: Classifier, images: Tensor, labels: Tensor) -> Parts:
     def note(layer: torch.nn.Module, given: tuple[Tensor], output: Tensor) -> None:
         seen.append((given[0], output))
 
-    hooks = [layer.register_forward_hook(note) for layer in linear_layers(model)]
+    hooks = [layer.register_forward_hook(note) for layer in per_example.linear_layers(model)]
     try:
         loss = cross_entropy(model(images), labels, reduction="sum")
     finally:
@@ -63,7 +56,8 @@ def clipped_gradient(parts: Parts, clip: float) -> Gradient:
 
 def cosine_loss(found: Gradient, wanted: Gradient) -> Tensor:
     """One minus the cosine between two gradients, over all parameters; in [0, 2]."""
-    return 1 - dot(found, wanted) / (length(found) * length(wanted))
+    lengths = gradient_matching.length(found) * gradient_matching.length(wanted)
+    return 1 - gradient_matching.dot(found, wanted) / lengths
 
 
 def clipped_alignment(clip: float) -> Objective:
@@ -73,7 +67,7 @@ def clipped_alignment(clip: float) -> Objective:
     positive, and in crafting for surrogates with layers that are not linear.
     Source: re-implemented after the `gradient-matching-private` of Geiping and others (2021).
     """
-    check_shaping(clip)
+    per_example.check_shaping(clip)
 
     def loss(model: Classifier, images: Tensor, labels: Tensor, wanted: Gradient) -> Tensor:
         return cosine_loss(clipped_gradient(layer_parts(model, images, labels), clip), wanted)
@@ -109,24 +103,28 @@ def check_acts(defense: Defense) -> None:
 
 
 def as_trained(
-    defense: Defense, model: Classifier, images: Tensor, labels: Tensor, company: Data,
-    generator: torch.Generator, *, constant: bool = True,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """What a victim trains on in place of the poisons (P, C, H, W), and its labels.
+    defense: Defense,
+    model: Classifier,
+    poisons: tuple[Tensor, Tensor],
+    company: Data,
+    generator: torch.Generator,
+    constant: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """What a victim trains on in place of the poisons, images (P, C, H, W) and labels (P,).
 
     The poisons stand among as many random images of `company`, and the defense rewrites the batch.
     constant: hold its change of each poison constant; False differentiates through the defense.
     """
+    images, labels = poisons
     if defense.batch is None:
         return images, labels
     count, options = len(images), {"generator": generator, "device": images.device}
     others = company[torch.randint(len(company), (count,), **options)]
     order = torch.randperm(2 * count, **options)
     x = torch.cat([images.detach() if constant else images, others.x])[order]
-    y = torch.cat([labels, others.y])[order]
-    seen, taught = defense.batch(model, x, y, generator)
+    seen, taught = defense.batch(model, x, torch.cat([labels, others.y])[order], generator)
     check_rows(defense, seen, x)
-    mine = order.argsort()[:count]
+    mine = order.argsort()[:count]  # where the poisons came to stand
     return (hold_constant(images, seen[mine]) if constant else seen[mine]), taught[mine]
 
 
@@ -143,30 +141,35 @@ def rewritten_alignment(
         raise ValueError(f"{defense.name!r} rewrites no batch: there is nothing to put in between.")
 
     def loss(model: Classifier, images: Tensor, labels: Tensor, wanted: Gradient) -> Tensor:
-        seen, taught = as_trained(
-            defense, model, images, labels, company, generator, constant=constant
-        )
-        return alignment_loss(model, seen, taught, wanted)
+        seen, taught = as_trained(defense, model, (images, labels), company, generator, constant)
+        return gradient_matching.alignment_loss(model, seen, taught, wanted)
 
     return loss
 
 
+DRAWS = 5  # of the random numbers of a defense
+
+
 def loss_under(
-    defense: Defense, model: Classifier, images: Tensor, labels: Tensor, wanted: Gradient,
-    company: Data, generator: torch.Generator, draws: int = 5,
-) -> float:  # fmt: skip
+    defense: Defense,
+    model: Classifier,
+    poisons: tuple[Tensor, Tensor],
+    wanted: Gradient,
+    company: Data,
+    generator: torch.Generator,
+) -> float:
     """Step 3: the alignment loss of the gradient that a defended victim makes of the poisons.
 
-    model: trained with the defense, and unseen in crafting. images: the poisons (P, C, H, W), put
-    among images of `company` where the defense rewrites batches; labels: (P,). The gradient is the
-    mean over `draws` of the defense's random numbers. Raises ValueError for a defense that filters.
+    model: trained with the defense, and unseen in crafting. poisons: images (P, C, H, W), put among
+    images of `company` where the defense rewrites batches, and labels (P,). The gradient is the
+    mean over DRAWS of the defense's random numbers. Raises ValueError for a defense that filters.
     """
     check_acts(defense)
     gradients = []
-    for _ in range(draws):
-        seen, taught = as_trained(defense, model, images, labels, company, generator)
+    for _ in range(DRAWS):
+        seen, taught = as_trained(defense, model, poisons, company, generator)
         if defense.gradients is None:
-            gradients.append(loss_gradient(model, seen, taught, graph=False))
+            gradients.append(gradient_matching.loss_gradient(model, seen, taught, graph=False))
         else:
             gradients.append(defense.gradients(model, seen, taught, generator))
     mean = tuple(torch.stack(parts).mean(0) for parts in zip(*gradients, strict=True))
@@ -202,14 +205,15 @@ def kept_alive(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Bullseye's loss plus a weighted `outvoted_loss`, for `feature_collision`."""
     clean = torch.ones_like(data.y, dtype=torch.bool)
-    clean[nearest_bases([extractor], data, goal, budget)] = False  # these become poisons
+    bases = feature_collision.nearest_bases([extractor], data, goal, budget)
+    clean[bases] = False  # these become poisons
     mine = data.y == goal.adversarial_class
     with torch.no_grad():
         own, others = (extractor.features(data.x[rows]) for rows in (clean & mine, ~mine))
 
     def loss(features: Tensor, target: Tensor) -> Tensor:
         penalty = outvoted_loss(features, own, others, near)
-        return bullseye_loss(features, target) + weight * penalty
+        return feature_collision.bullseye_loss(features, target) + weight * penalty
 
     return loss
 
@@ -228,6 +232,6 @@ def hidden_alignment(clean: Tensor, weight: float) -> Objective:
         with torch.no_grad():
             before = model.features(clean)
         moved = (model.features(images) - before).square().sum() / before.square().sum()
-        return alignment_loss(model, images, labels, wanted) + weight * moved
+        return gradient_matching.alignment_loss(model, images, labels, wanted) + weight * moved
 
     return loss

@@ -23,8 +23,28 @@ def project(images: Tensor, base: Tensor, epsilon: float | None) -> Tensor:
     return images.clamp(0, 1)
 
 
-def check_surrogates(surrogates: Sequence[Classifier], data: Data, goal: Targeted) -> None:
-    """Raise ThreatModelError where an attack could not work, or would have nothing to do."""
+def check_batch_norm(number: int, surrogate: Classifier) -> None:
+    """Raise ThreatModelError if BatchNorm would mix the images of a batch."""
+    layers = surrogate.modules()
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in layers):
+        raise ThreatModelError(
+            f"Surrogate {number} has BatchNorm in training mode, which mixes the images of a "
+            "batch: call surrogate.eval() first."
+        )
+
+
+def granted(models: Sequence[Classifier], goal: Targeted) -> bool:
+    """Whether every model already gives the target to the adversarial class: nothing to attack."""
+    return all(predict(m, goal.image[None]).item() == goal.adversarial_class for m in models)
+
+
+def check_surrogates(
+    surrogates: Sequence[Classifier], data: Data, images: Tensor, wanted: int
+) -> None:
+    """Raise ThreatModelError where an attack could not work, or would have nothing to do.
+
+    images: those that the victim should classify as the class `wanted`, (N, C, H, W).
+    """
     if not surrogates:
         raise ThreatModelError("No surrogate: the attack needs at least one trained model.")
     for number, surrogate in enumerate(surrogates):
@@ -34,14 +54,8 @@ def check_surrogates(surrogates: Sequence[Classifier], data: Data, goal: Targete
                 f"Surrogate {number} has {classes} classes, the data {len(data.classes)}: "
                 "train it on this data."
             )
-        layers = surrogate.modules()
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in layers):
-            raise ThreatModelError(
-                f"Surrogate {number} has BatchNorm in training mode, which mixes the images of a "
-                "batch: call surrogate.eval() first."
-            )
-    wanted = goal.adversarial_class
-    if all(predict(s, goal.image[None]).item() == wanted for s in surrogates):
+        check_batch_norm(number, surrogate)
+    if all((predict(s, images) == wanted).all() for s in surrogates):
         raise ThreatModelError(
             f"Every surrogate already classifies the target as {data.classes[wanted]}: "
             "nothing is left to attack. Choose a target that they classify correctly."
@@ -62,10 +76,19 @@ def candidates(data: Data, label: int, budget: int) -> Tensor:
     return rows
 
 
+def random_bases(data: Data, label: int, budget: int, seed: int) -> Tensor:
+    """The rows of `budget` images of one class, drawn by lot. Raises as `candidates` does."""
+    rows = candidates(data, label, budget)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return rows[order.to(rows.device)[:budget]]
+
+
+Loss = Callable[[Tensor], Tensor]  # of images (N, C, H, W)
+
+
 def signed_adam(
-    objective: Callable[[Tensor], Tensor], start: Tensor, base: Tensor, epsilon: float | None,
-    *, steps: int, lr: float,
-) -> tuple[Tensor, list[float]]:  # fmt: skip
+    objective: Loss, start: Tensor, base: Tensor, epsilon: float | None, *, steps: int, lr: float
+) -> tuple[Tensor, list[float]]:
     """Lower `objective(images)` inside the bound; the images (N, C, H, W), and the loss by step.
 
     Adam on the sign of the gradient; lr, in pixel values of [0, 1], falls to a tenth after 3/8,
@@ -80,7 +103,7 @@ def signed_adam(
         images.grad = torch.autograd.grad(loss, images)[0].sign()
         adam.step()
         decay.step()
-        with torch.no_grad():
+        with torch.no_grad():  # Adam holds this very tensor: change it in place, unseen by autograd
             images.copy_(project(images, base, epsilon))
         losses.append(loss.item())
     return images.detach(), losses

@@ -45,7 +45,7 @@ def watermark(
     The same surrogates give the same poisons, whatever the seed. Raises ThreatModelError if the
     threat model has no epsilon, and for surrogates or data with which it cannot work.
     """
-    check_surrogates(surrogates, data, goal)
+    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     if threat.epsilon is None:
         raise ThreatModelError(
             "Without epsilon a watermark is a copy of the target: give a bound, such as 32/255."
@@ -66,8 +66,11 @@ def collision_loss(features: Tensor, target_features: Tensor) -> Tensor:
     return (features - target).square().sum(1).mean() / target.square().sum()
 
 
+FeatureLoss = Callable[[Tensor, Tensor], Tensor]  # of poisons (P, D) and targets (T, D)
+
+
 def surrogate_loss(
-    surrogates: Sequence[Classifier], goal: Targeted, loss: Callable[[Tensor, Tensor], Tensor]
+    surrogates: Sequence[Classifier], goal: Targeted, loss: FeatureLoss
 ) -> Callable[[Tensor], Tensor]:
     """The mean over the surrogates of a loss in feature space, as a function of images."""
     with torch.no_grad():
@@ -76,47 +79,73 @@ def surrogate_loss(
     return lambda images: sum(loss(s.features(images), t) for s, t in pairs) / len(pairs)
 
 
+def forward_backward(
+    distance_of: Callable[[Tensor], Tensor],
+    images: Tensor,
+    base: Tensor,
+    beta: float,
+    step: float,
+    before: float,
+) -> tuple[Tensor, float, float]:
+    """One step of the splitting: new images, the step size, and the objective of the old images.
+
+    before: the objective one step earlier; where it has risen since, the step size is halved.
+    """
+    images = images.detach().requires_grad_()  # a new start for the gradient at every step
+    distance = distance_of(images)
+    total = distance.item() + beta / 2 * (images.detach() - base).square().sum().item()
+    step = step / 2 if total > before else step
+    forward = images.detach() - step * torch.autograd.grad(distance, images)[0]
+    return (forward + step * beta * base) / (1 + step * beta), step, total
+
+
 def poison_frogs(
-    surrogates: Sequence[Classifier], data: Data, goal: Targeted, threat: ThreatModel, seed: int,
-    *, beta: float = 0.01, step: float = 1.0, steps: int = 200,
-) -> Poison:  # fmt: skip
+    surrogates: Sequence[Classifier],
+    data: Data,
+    goal: Targeted,
+    threat: ThreatModel,
+    seed: int,
+    *,
+    beta: float = 0.01,
+    steps: int = 200,
+) -> Poison:
     """Clean-label poisons by forward-backward splitting, each on its own; any seed gives the same.
 
-    beta: weight of the image penalty. step: length of the first forward steps, halved whenever the
-    objective rises. A bound of the threat model holds on top.
+    beta: weight of the image penalty. A bound of the threat model holds on top.
     Source: Shafahi and others (arXiv 1804.00792), algorithm 1.
     """
-    check_surrogates(surrogates, data, goal)
+    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     rows = nearest_bases(surrogates, data, goal, threat.budget)
-    images, base, before = data.x[rows], data.x[rows], float("inf")
-    collide = surrogate_loss(surrogates, goal, collision_loss)
+    images, base, step, before = data.x[rows], data.x[rows], 1.0, float("inf")
+    mean = surrogate_loss(surrogates, goal, collision_loss)
     for _ in range(steps):
-        images = images.detach().requires_grad_()
-        distance = len(rows) * collide(images)
-        total = distance.item() + beta / 2 * (images.detach() - base).square().sum().item()
-        step = step / 2 if total > before else step
-        forward = images.detach() - step * torch.autograd.grad(distance, images)[0]
-        images = project((forward + step * beta * base) / (1 + step * beta), base, threat.epsilon)
-        before = total
+        given = (images, base, beta, step, before)
+        images, step, before = forward_backward(lambda x: len(rows) * mean(x), *given)
+        images = project(images, base, threat.epsilon)
     return Poison(images, data.y[rows], rows, threat.placement)
 
 
 def feature_collision(
-    surrogates: Sequence[Classifier], data: Data, goal: Targeted, threat: ThreatModel, seed: int,
-    *, loss: Callable[[Tensor, Tensor], Tensor], steps: int = 100, lr: float = 0.03,
-) -> Poison:  # fmt: skip
+    surrogates: Sequence[Classifier],
+    data: Data,
+    goal: Targeted,
+    threat: ThreatModel,
+    seed: int,
+    *,
+    loss: FeatureLoss,
+    steps: int = 100,
+    lr: float = 0.03,
+) -> Poison:
     """Clean-label poisons whose features collide with the target's, inside the bound.
 
     loss: of the features of the poisons (P, D) and of the target (1, D); its mean over the
     surrogates is lowered. Without a bound the start is the base images, whatever the seed.
-    Raises ThreatModelError for surrogates or data with which it cannot work.
     """
-    check_surrogates(surrogates, data, goal)
+    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     rows = nearest_bases(surrogates, data, goal, threat.budget)
     base = start = data.x[rows]
     if threat.epsilon is not None:
-        generator = torch.Generator(base.device).manual_seed(seed)
-        start = random_start(base, threat.epsilon, generator)
+        start = random_start(base, threat.epsilon, torch.Generator(base.device).manual_seed(seed))
     objective = surrogate_loss(surrogates, goal, loss)
     images, _ = signed_adam(objective, start, base, threat.epsilon, steps=steps, lr=lr)
     return Poison(images, data.y[rows], rows, threat.placement)

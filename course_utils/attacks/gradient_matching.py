@@ -4,13 +4,13 @@ Generated from notebooks/05_gradient_matching.ipynb: edit it there, then run mak
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
-from course_utils.attacks.crafting import candidates, check_surrogates, random_start, signed_adam
+from course_utils.attacks import crafting
 from course_utils.data import Data
 from course_utils.models import Classifier
 from course_utils.threat import Poison, Targeted, ThreatModel, ThreatModelError
@@ -44,20 +44,27 @@ def length(gradient: Gradient) -> Tensor:
 
 
 def staggered(
-    model: Classifier, data: Data, recipe: Recipe, seed: int, count: int, epochs: Sequence[int]
+    model: Classifier,
+    data: Data,
+    recipe: Recipe,
+    seed: int,
+    numbers: Iterable[int],
+    epochs: Sequence[int],
+    **options,
 ) -> list[Classifier]:
-    """Train `count` surrogates; of each, keep a copy after each of these epochs.
+    """Train one surrogate for each number; of each, keep a copy after each of these epochs.
 
-    The copies of one training follow one another, the youngest first.
+    The copies of one training follow one another, the youngest first. options: see `train`.
     """
     copies = []
 
     def keep(surrogate: Classifier, epoch: int) -> None:
         if epoch in epochs:
-            copies.append(copy.deepcopy(surrogate))
+            copies.append(copy.deepcopy(surrogate))  # the surrogate itself trains on
 
-    for number in range(count):
-        train(model, data, recipe, seed=1000 * (seed + 1) + number, after_epoch=keep)
+    for number in numbers:
+        first = 1000 * (seed + 1) + number
+        train(model, data, recipe, seed=first, after_epoch=keep, **options)
     return copies
 
 
@@ -69,6 +76,9 @@ def alignment_loss(model: Classifier, images: Tensor, labels: Tensor, wanted: Gr
     """
     found = loss_gradient(model, images, labels, graph=True)
     return 1 - dot(found, wanted) / (length(found) * length(wanted))
+
+
+Objective = Callable[[Classifier, Tensor, Tensor, Gradient], Tensor]
 
 
 def squared_error(model: Classifier, images: Tensor, labels: Tensor, wanted: Gradient) -> Tensor:
@@ -113,9 +123,6 @@ def augment(images: Tensor, generator: torch.Generator, pixels: float = 2.0) -> 
     return grid_sample(images, places, align_corners=False)
 
 
-Objective = Callable[[Classifier, Tensor, Tensor, Gradient], Tensor]
-
-
 def matching_objective(
     surrogates: Sequence[Classifier],
     wanted: Sequence[Gradient],
@@ -130,8 +137,10 @@ def matching_objective(
 
     def objective(images: Tensor) -> Tensor:
         seen = augment(images, generator) if augmented else images
-        drawn = torch.randperm(len(surrogates), generator=generator, device=generator.device)
-        chosen = drawn[:per_step].tolist()
+        chosen = range(len(surrogates))
+        if per_step is not None:
+            drawn = torch.randperm(len(surrogates), generator=generator, device=generator.device)
+            chosen = drawn[:per_step].tolist()
         losses = [loss(surrogates[i], seen, labels, wanted[i]) for i in chosen]
         return torch.stack(losses).mean()
 
@@ -159,9 +168,9 @@ def brew(
     )
     found = []
     for _ in range(restarts):
-        start = random_start(base.x, epsilon, generator)
-        found.append(signed_adam(objective, start, base.x, epsilon, steps=steps, lr=lr)[0])
-    return min(found, key=lambda images: judge(images).item())
+        start = crafting.random_start(base.x, epsilon, generator)
+        found.append(crafting.signed_adam(objective, start, base.x, epsilon, steps=steps, lr=lr)[0])
+    return found[0] if restarts == 1 else min(found, key=lambda images: judge(images).item())
 
 
 def bound(threat: ThreatModel) -> float:
@@ -179,19 +188,19 @@ def gradient_matching(
     seed: int,
     *,
     base: Tensor | None = None,
-    **crafting,
+    **options,
 ) -> Poison:
     """Witches' Brew. base: the rows to poison, or None for those that `choose_bases` takes.
 
-    crafting: options of `brew`. Source: Geiping and others (arXiv 2009.02276), algorithm 1."""
-    check_surrogates(surrogates, data, goal)
+    options: those of `brew`. Source: Geiping and others (arXiv 2009.02276), algorithm 1."""
+    crafting.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     if base is None:
-        rows = candidates(data, goal.adversarial_class, threat.budget)
+        rows = crafting.candidates(data, goal.adversarial_class, threat.budget)
         base = choose_bases(surrogates, data, rows, threat.budget)
     label = torch.tensor([goal.adversarial_class], device=data.y.device)
     wanted = [target_gradient(model, goal.image[None], label) for model in surrogates]
     generator = torch.Generator(data.x.device).manual_seed(seed)
-    images = brew(surrogates, wanted, data[base], bound(threat), generator, **crafting)
+    images = brew(surrogates, wanted, data[base], bound(threat), generator, **options)
     return Poison(images, data.y[base], base, threat.placement)
 
 

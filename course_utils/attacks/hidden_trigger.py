@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from course_utils.attacks.crafting import candidates, check_surrogates, signed_adam
+from course_utils.attacks import crafting
 from course_utils.data import Data
-from course_utils.models import Classifier, predict
-from course_utils.threat import Backdoor, Poison, Targeted, ThreatModel, ThreatModelError
+from course_utils.models import Classifier
+from course_utils.threat import Backdoor, Poison, ThreatModel, ThreatModelError
 
 
 def pair_greedily(features: Tensor, source_features: Tensor) -> Tensor:
@@ -58,10 +58,7 @@ def patched_sources(
         name = data.classes[goal.source_class]
         raise ThreatModelError(f"The data has no image of the source class {name}: add some.")
     patched = goal.trigger(sources)
-    fooled = [predict(model, patched) == goal.target_class for model in surrogates]
-    hardest = int(torch.stack(fooled).all(0).float().argmin()) if fooled else 0
-    asked = Targeted(patched[hardest], goal.source_class, goal.target_class)
-    check_surrogates(surrogates, data, asked)
+    crafting.check_surrogates(surrogates, data, patched, goal.target_class)
     return patched
 
 
@@ -105,12 +102,12 @@ def hidden_trigger(
     Source: Saha, Subramanya and Pirsiavash (arXiv 1910.00033), algorithm 1.
     """
     patched = patched_sources(surrogates, data, goal, threat)
-    rows = candidates(data, goal.target_class, threat.budget)
+    rows = crafting.candidates(data, goal.target_class, threat.budget)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     rows = rows[order.to(rows.device)[: threat.budget]]
     base = data.x[rows]
     lowered = collide(surrogates, patched, base, spare, seed)
-    images, _ = signed_adam(lowered, base, base, threat.epsilon, steps=steps, lr=lr)
+    images, _ = crafting.signed_adam(lowered, base, base, threat.epsilon, steps=steps, lr=lr)
     return Poison(spared(images, base, spare), data.y[rows], rows, threat.placement)
 
 

@@ -5,7 +5,6 @@ Generated from notebooks/02_label_flipping.ipynb: edit it there, then run make n
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
@@ -107,11 +106,3 @@ def worst_flips(
     check_flips(data, threat, len(data))
     rows, labels = choose_flips(label_losses(surrogates, data), data.y, threat.budget)
     return Poison(data.x[rows], labels, rows, threat.placement)
-
-
-def relative_accuracy_drop(clean: np.ndarray, poisoned: np.ndarray) -> np.ndarray:
-    """The share of its accuracy that each trial lost: (clean - poisoned) / clean.
-
-    clean, poisoned: accuracies, one value a trial. Negative where the poison helped.
-    """
-    return (clean - poisoned) / clean

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from course_utils.attacks.crafting import candidates, check_surrogates, random_start, signed_adam
-from course_utils.attacks.gradient_matching import bound, choose_bases
+from course_utils.attacks import crafting, gradient_matching
 from course_utils.data import Data
 from course_utils.models import Classifier
 from course_utils.threat import Poison, Targeted, ThreatModel, ThreatModelError
@@ -98,8 +97,8 @@ def largest_gradients(
     surrogates: Sequence[Classifier], data: Data, goal: Targeted, threat: ThreatModel
 ) -> Tensor:
     """The rows of the adversarial class that teach the surrogates most: the whole budget."""
-    rows = candidates(data, goal.adversarial_class, threat.budget)
-    return choose_bases(surrogates, data, rows, threat.budget)
+    rows = crafting.candidates(data, goal.adversarial_class, threat.budget)
+    return gradient_matching.choose_bases(surrogates, data, rows, threat.budget)
 
 
 @dataclass(frozen=True)
@@ -178,12 +177,12 @@ def metapoison(
 
     base: the rows to poison. steps: of crafting. Source: Huang and others (arXiv 2004.00225).
     """
-    check_surrogates(surrogates, data, goal)
+    crafting.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     if base is None:
         base = largest_gradients(surrogates, data, goal, threat)
     generator = torch.Generator(data.x.device).manual_seed(seed)
-    poisons, epsilon = data[base], bound(threat)
+    poisons, epsilon = data[base], gradient_matching.bound(threat)
     objective = meta_objective(surrogates, without(data, base), poisons, goal, generator, how)
-    start = random_start(poisons.x, epsilon, generator)
-    images, _ = signed_adam(objective, start, poisons.x, epsilon, steps=steps, lr=0.05)
+    start = crafting.random_start(poisons.x, epsilon, generator)
+    images, _ = crafting.signed_adam(objective, start, poisons.x, epsilon, steps=steps, lr=0.05)
     return Poison(images, poisons.y, base, threat.placement)

@@ -7,8 +7,9 @@ import torch
 
 from course_utils.data import Data, balanced
 from course_utils.models import build, predict
+from course_utils.settings import MLP, Setting
 from course_utils.threat import Poison, Targeted, ThreatModel
-from course_utils.training import Recipe, train
+from course_utils.training import train
 
 
 def flip_neighbours(data: Data, goal: Targeted, threat: ThreatModel) -> Poison:
@@ -22,14 +23,13 @@ def flip_neighbours(data: Data, goal: Targeted, threat: ThreatModel) -> Poison:
     return Poison(data.x[base], torch.full_like(base, goal.adversarial_class), base)
 
 
-RECIPE = Recipe(epochs=20, batch_size=100, lr=0.05)
-
-
-def draw_target(train_all: Data, test_all: Data, seed: int) -> tuple[Data, Targeted]:
+def draw_target(
+    train_all: Data, test_all: Data, seed: int, setting: Setting = MLP
+) -> tuple[Data, Targeted]:
     """Draw 3,000 training images, a target that a surrogate gets right, an adversarial class."""
-    data = balanced(train_all, 3000, seed)
-    model = build("mlp", data.shape, len(data.classes))
-    surrogate = train(model, data, RECIPE, seed=10_000 + seed)
+    data = balanced(train_all, setting.scaled(3000), seed)
+    model = build(setting.network, data.shape, len(data.classes))
+    surrogate = train(model, data, setting.recipe, seed=10_000 + seed)
     known = (predict(surrogate, test_all.x) == test_all.y).nonzero()[:, 0]
     generator = torch.Generator().manual_seed(seed)
     row = known[torch.randint(len(known), (1,), generator=generator)].item()

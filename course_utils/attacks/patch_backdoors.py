@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
+from course_utils.attacks import first_backdoor
 from course_utils.attacks.crafting import candidates
-from course_utils.attacks.first_backdoor import plant_backdoor
 from course_utils.data import Data
 from course_utils.threat import Backdoor, Poison, ThreatModel, ThreatModelError
 
@@ -30,7 +30,7 @@ def badnets(data: Data, goal: Backdoor, threat: ThreatModel, seed: int) -> Poiso
             f"The budget is {threat.budget}, but the backdoor can start from {len(rows)} images: "
             "lower the budget."
         )
-    poison = plant_backdoor(data[rows], goal, threat, seed)
+    poison = first_backdoor.plant_backdoor(data[rows], goal, threat, seed)
     return replace(poison, base=rows[poison.base])
 
 

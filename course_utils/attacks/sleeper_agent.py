@@ -9,8 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from course_utils.attacks.crafting import candidates, random_start, signed_adam
-from course_utils.attacks.gradient_matching import alignment_loss, choose_bases, target_gradient
+from course_utils.attacks import crafting, gradient_matching
 from course_utils.attacks.hidden_trigger import patched_sources, spared
 from course_utils.data import Data
 from course_utils.models import Classifier
@@ -28,7 +27,7 @@ def patched_gradient(
     """
     patched = goal.trigger(images[labels == goal.source_class])
     wanted = torch.full((len(patched),), goal.target_class, device=images.device)
-    return target_gradient(model, patched, wanted)
+    return gradient_matching.target_gradient(model, patched, wanted)
 
 
 def match(
@@ -36,14 +35,11 @@ def match(
 ) -> Callable[[Tensor], Tensor]:
     """What crafting lowers: the mean alignment loss over the surrogates."""
     wanted = [patched_gradient(model, data.x, data.y, goal) for model in surrogates]
-
-    def objective(images: Tensor) -> Tensor:
-        seen = spared(images, base.x, spare)
-        pairs = zip(surrogates, wanted, strict=True)
-        losses = [alignment_loss(model, seen, base.y, gradient) for model, gradient in pairs]
-        return torch.stack(losses).mean()
-
-    return objective
+    unused = torch.Generator(base.x.device)  # all surrogates in every step: nothing is drawn
+    objective = gradient_matching.matching_objective(
+        surrogates, wanted, base.y, unused, per_step=None
+    )
+    return lambda images: objective(spared(images, base.x, spare))
 
 
 Retrain = Callable[[Data, int], Sequence[Classifier]]  # poisoned data, number -> new surrogates
@@ -65,12 +61,16 @@ def craft(
 ) -> Poison:
     """Match gradients from noise on; with `retrain`, in rounds, each with surrogates of its own."""
     base, generator = data[rows], torch.Generator(data.x.device).manual_seed(seed)
-    poison = Poison(random_start(base.x, threat.epsilon, generator), base.y, rows, threat.placement)
+    poison = Poison(
+        crafting.random_start(base.x, threat.epsilon, generator), base.y, rows, threat.placement
+    )
     rounds = rounds if retrain else 1
     for number in range(rounds):
         models = retrain(poison.apply(data), number) if number else surrogates
         lowered, bound = match(models, data, goal, base, spare), (base.x, threat.epsilon)
-        images, _ = signed_adam(lowered, poison.images, *bound, steps=steps // rounds, lr=lr)
+        images, _ = crafting.signed_adam(
+            lowered, poison.images, *bound, steps=steps // rounds, lr=lr
+        )
         poison = replace(poison, images=spared(images, base.x, spare))
     return poison
 
@@ -90,6 +90,6 @@ def sleeper_agent(
     Source: Souri and others, Sleeper Agent (arXiv 2106.08970), algorithm 1.
     """
     patched_sources(surrogates, data, goal, threat)
-    rows = candidates(data, goal.target_class, threat.budget)
-    bases = choose_bases(surrogates, data, rows, threat.budget)
+    rows = crafting.candidates(data, goal.target_class, threat.budget)
+    bases = gradient_matching.choose_bases(surrogates, data, rows, threat.budget)
     return craft(surrogates, data, goal, threat, bases, seed, **crafting)

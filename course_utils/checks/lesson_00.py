@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from course_utils.checks import attempt, passed, require
+from course_utils.checks.answers import as_number, as_tensor, compare, side_by_side
 
 
 def check_stamp(stamp: Callable) -> None:
@@ -12,54 +14,89 @@ def check_stamp(stamp: Callable) -> None:
     generator = torch.Generator().manual_seed(0)
     for shape, size in (((3, 1, 28, 28), 4), ((2, 3, 12, 16), 3), ((1, 1, 6, 6), 1)):
         images = torch.rand(shape, generator=generator) * 0.9
-        before = images.clone()
-        stamped = attempt(stamp, images, size)
         case = f"images of shape {shape} with size={size}"
-        require(isinstance(stamped, torch.Tensor), f"Return a tensor; for {case} you did not.")
-        require(torch.equal(images, before), f"The images that came in were changed, for {case}.")
-        require(
-            stamped.shape == images.shape,
-            f"The shape changed from {shape} to {tuple(stamped.shape)}: return whole images.",
-        )
-        height, width = shape[2:]
-        for row in range(height):
-            for column in range(width):
-                in_rows = height - 1 - size <= row < height - 1
-                in_columns = width - 1 - size <= column < width - 1
-                pixel, old = stamped[:, :, row, column], images[:, :, row, column]
-                where = f"row {row}, column {column}, {case}"
-                if in_rows and in_columns:
-                    require(bool((pixel == 1).all()), f"This pixel should be white: {where}.")
-                else:
-                    require(torch.equal(pixel, old), f"This pixel should not change: {where}.")
-    default = attempt(stamp, torch.zeros(1, 1, 28, 28))
-    require(int(default.sum()) == 16, "Without a size, the square should be 4 by 4 pixels.")
+        found = as_tensor(attempt(stamp, images, size), shape, case, "stamped copies of all images")
+        compare_squares(found, images.double(), size, case)
+    found = attempt(stamp, torch.zeros(1, 1, 28, 28))
+    require(int(found.sum()) == 16, "Without a size, the square should be 4 by 4 pixels.")
     passed(stamp)
+
+
+def compare_squares(found: Tensor, images: Tensor, size: int, case: str) -> None:
+    """Fail with the first image and channel whose square is elsewhere, or is not white."""
+    sides = [range(side - 1 - size, side - 1) for side in images.shape[2:]]
+    wanted = " and ".join(
+        f"{name} {side[0]} to {side[-1]}"
+        for name, side in zip(("rows", "columns"), sides, strict=True)
+    )
+    for image in range(len(images)):
+        for channel in range(images.shape[1]):
+            places = (found[image, channel] != images[image, channel]).nonzero()
+            where = f"image {image}, channel {channel} of {case}"
+            require(len(places) > 0, f"No pixel has changed in {where}.")
+            (top, left), (bottom, right) = places.min(0).values, places.max(0).values
+            box = [*range(top, bottom + 1)], [*range(left, right + 1)]
+            require(
+                box == tuple(map(list, sides)),
+                f"The square should cover {wanted}; you changed rows {top} to {bottom} and columns "
+                f"{left} to {right}, in {where}.",
+            )
+            square = found[image, channel][places[:, 0], places[:, 1]]
+            worst = square[(square - 1).abs().argmax()].item()
+            require(
+                len(square) == size**2 and worst == 1,
+                f"Every pixel of the square should be white, a value of {side_by_side(1, worst)[0]}"
+                f"; one is {side_by_side(1, worst)[1]}, in {where}. Assign 1.0, do not add it.",
+            )
 
 
 def check_attack_success_rate(rate: Callable) -> None:
     """Compares with counting one image after the other. Raises CheckFailed."""
     cases = [
-        ([7, 7, 1, 2], [0, 1, 1, 2], 7),
-        ([7, 7, 7, 0], [7, 7, 0, 0], 7),
-        ([3, 3, 3, 3], [3, 3, 3, 5], 3),
-        ([0, 1, 2, 0], [1, 1, 2, 0], 0),
-        ([2, 5, 1, 0], [1, 1, 1, 0], 0),
+        ([7, 7, 1, 2, 7], [0, 1, 1, 2, 7], 7),
+        ([7, 7, 7, 0, 4], [7, 7, 0, 0, 3], 7),
+        ([3, 3, 3, 3, 1], [3, 3, 3, 5, 3], 3),
+        ([0, 1, 2, 0, 0, 2], [1, 1, 2, 0, 2, 1], 0),
+        ([2, 5, 1, 0, 2], [1, 1, 1, 0, 0], 0),
     ]
+    rows = []
     for predicted, true, target in cases:
+        case = f"predicted {predicted}, true {true}, target class {target}"
         attacked = [p for p, t in zip(predicted, true, strict=True) if t != target]
         expected = sum(p == target for p in attacked) / len(attacked)
-        found = attempt(rate, torch.tensor(predicted), torch.tensor(true), target)
-        case = f"predicted {predicted}, true {true}, target class {target}"
+        given = torch.tensor(predicted), torch.tensor(true), target
+        found = attempt(rate, *given)
         require(
-            isinstance(found, (int, float)), f"Return a number, not {type(found).__name__}: {case}."
+            not isinstance(found, Tensor),
+            f"Return a number, not Tensor: end with .item(); {case}.",
         )
-        if abs(found - expected) > 1e-6:
-            everyone = sum(p == target for p in predicted) / len(predicted)
-            hint = ""
-            if abs(found - everyone) < 1e-6:
-                hint = " You counted images that truly belong to the target class."
-            elif abs(found - sum(p == target for p in attacked) / len(predicted)) < 1e-6:
-                hint = " The numerator is right; the denominator counts too many images."
-            require(False, f"For {case} the rate is {expected:.3f}, you gave {found:.3f}.{hint}")
+        rows.append((case, given, as_number(found, case), expected))
+    compare(rows, "the rate", rate_slips)
     passed(rate)
+
+
+def rate_slips(predicted: Tensor, true: Tensor, target: int) -> dict[str, float]:
+    """What common mistakes make of the attack success rate."""
+    hits, attacked = predicted == target, true != target
+    right = share(hits[attacked])
+    return {
+        "You counted images that truly belong to the target class.": share(hits),
+        "The numerator is right; the denominator counts too many images.": share(hits & attacked),
+        "You counted every mistake: a success is one INTO the target class.": share(
+            (predicted != true)[attacked]
+        ),
+        "That is the share of failures.": 1 - right,
+        "You kept the images OF the target class; they are those that do not count.": share(
+            hits[~attacked]
+        ),
+        "A share lies between 0 and 1: no percent.": 100 * right,
+        "That is how many, not which share.": int((hits & attacked).sum()),
+        "You divided by the images that were called the target class.": share(attacked[hits]),
+        "You look for class 7 whatever `target_class` is.": share((predicted == 7)[true != 7]),
+        "Do not round the rate.": round(right),
+    }
+
+
+def share(mask: Tensor) -> float:
+    """The share of True; NaN if there is nothing to count."""
+    return mask.double().mean().item()

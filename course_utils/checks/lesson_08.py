@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from course_utils.checks import attempt, passed, require
+from course_utils.checks import CheckFailed, attempt, passed, require
+from course_utils.checks.answers import as_gradient, as_rows, as_tensor, compare
 from course_utils.models import build
 from course_utils.threat import Backdoor
 
@@ -13,110 +16,105 @@ from course_utils.threat import Backdoor
 def check_pair_greedily(pair: Callable) -> None:
     """Compares with walking through all pairs, the nearest first. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
+    rows = []
     for n_poisons, n_sources, size in ((1, 1, 2), (3, 3, 2), (4, 7, 3), (12, 12, 5), (9, 30, 2)):
         features = torch.randn(n_poisons, size, generator=generator)
         sources = torch.randn(n_sources, size, generator=generator) + 1
         case = f"{n_poisons} poisons and {n_sources} source images with {size} features"
-        before = features.clone(), sources.clone()
-        found = attempt(pair, features, sources)
-        require(
-            torch.equal(features, before[0]) and torch.equal(sources, before[1]),
-            f"The features that came in were changed, for {case}: fill the distances instead.",
+        found = as_rows(attempt(pair, features, sources), n_poisons, n_sources, case, "partners")
+        table = distances(features, sources)
+        rows.append((case, found, in_order(table), pair_slips(features, sources, table)))
+    for case, found, expected, _ in rows:
+        if found == expected:
+            continue
+        advice = next((t for t in rows[0][3] if all(f == by[t] for _, f, _, by in rows)), "")
+        if not advice and len(set(found)) < len(found):
+            advice = "A source image has two partners: strike out the row AND the column of a pair."
+        poison = next(i for i, right in enumerate(expected) if found[i] != right)
+        raise CheckFailed(
+            f"For {case}, poison {poison} belongs to source image {expected[poison]}, you gave it "
+            f"{found[poison]}. {advice}"
         )
-        require(
-            isinstance(found, Tensor) and found.shape == (n_poisons,),
-            f"Return one number for each poison, of shape ({n_poisons},); for {case} you did not.",
-        )
-        require(
-            not found.is_floating_point() and 0 <= int(found.min()) <= int(found.max()) < n_sources,
-            f"The partners must be whole numbers from 0 to {n_sources - 1}, for {case}; "
-            f"you gave {found.tolist()}.",
-        )
-        compare_pairs(found.tolist(), features, sources, case)
     passed(pair)
 
 
-def compare_pairs(found: list[int], features: Tensor, sources: Tensor, case: str) -> None:
-    """Fail if the pairs are not those of the greedy walk, and say where they go wrong."""
-    expected = in_order(features, sources)
-    hint = ""
-    if len(set(found)) < len(found):
-        hint = " A source image has two partners: strike out its column when it is taken."
-    elif found == one_after_the_other(features, sources):
-        hint = (
-            " You let the poisons choose in their order: the two that are nearest "
-            "of ALL that are left go first."
-        )
-    for poison, (chosen, right) in enumerate(zip(found, expected, strict=True)):
-        require(
-            chosen == right,
-            f"For {case}, poison {poison} belongs to source image {right}, "
-            f"you gave it {chosen}.{hint}",
-        )
-
-
-def distances(features: Tensor, sources: Tensor) -> list[list[float]]:
+def distances(features: Tensor, sources: Tensor) -> np.ndarray:
     """The distance of every poison to every source image, number by number."""
-    return [
-        [sum((a - b) ** 2 for a, b in zip(x, s, strict=True)) ** 0.5 for s in sources.tolist()]
-        for x in features.tolist()
-    ]
+    return np.array(
+        [
+            [sum((a - b) ** 2 for a, b in zip(x, s, strict=True)) ** 0.5 for s in sources.tolist()]
+            for x in features.tolist()
+        ]
+    )
 
 
-def in_order(features: Tensor, sources: Tensor) -> list[int]:
+def in_order(table: np.ndarray) -> list[int]:
     """The greedy pairs, from a sorted list of all pairs."""
-    table = distances(features, sources)
-    every = sorted((d, i, j) for i, row in enumerate(table) for j, d in enumerate(row))
+    every = sorted((d, i, j) for i, row in enumerate(table.tolist()) for j, d in enumerate(row))
     partner: dict[int, int] = {}
     for _, i, j in every:
         if i not in partner and j not in partner.values():
             partner[i] = j
-    return [partner[i] for i in range(len(features))]
+    return [partner[i] for i in range(len(table))]
 
 
-def one_after_the_other(features: Tensor, sources: Tensor) -> list[int]:
+def one_after_the_other(table: np.ndarray) -> list[int]:
     """What comes out if each poison in turn takes the nearest that is left."""
-    left, chosen = set(range(len(sources))), []
-    for row in distances(features, sources):
-        best = min(left, key=row.__getitem__)
-        left.remove(best)
-        chosen.append(best)
+    left, chosen = set(range(table.shape[1])), []
+    for row in table:
+        chosen.append(min(left, key=row.__getitem__))
+        left.remove(chosen[-1])
     return chosen
+
+
+def pair_slips(features: Tensor, sources: Tensor, table: np.ndarray) -> dict[str, list[int]]:
+    """What common mistakes make of the pairs."""
+    x, s = (part.double().numpy() for part in (features, sources))
+    units = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (x, s)]
+    right = in_order(table)
+    in_turn = sorted(range(len(right)), key=lambda i: table[i, right[i]])
+    return {
+        "A source image has two partners: strike out its column when it is taken.": (
+            table.argmin(1).tolist()
+        ),
+        "You let the poisons choose in their order: the two that are nearest of ALL that are left "
+        "go first.": one_after_the_other(table),
+        "You paired the farthest: the nearest go first.": in_order(-table),
+        "That is the pairing with the smallest sum; the greedy one takes the nearest two first.": (
+            linear_sum_assignment(table)[1].tolist()
+        ),
+        "Place i belongs to poison i: you gave the pairs in the order in which they were made.": [
+            right[i] for i in in_turn
+        ],
+        "The nearest by the largest inner product is another one: take distances.": in_order(
+            -x @ s.T
+        ),
+        "The nearest by the angle is another one: take distances.": in_order(
+            -units[0] @ units[1].T
+        ),
+        "The distance is Euclidean, not the sum of sizes.": in_order(
+            abs(x[:, None] - s[None]).sum(2)
+        ),
+        "You paired in the order of the data, without a look at the distances.": [
+            *range(len(right))
+        ],
+    }
 
 
 def check_faint_trigger(faint: Callable) -> None:
     """Compares with moving pixel by pixel. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
+    rows = []
     for side, epsilon in ((4, 16 / 255), (6, 0.25), (5, 1.0)):
         images = torch.rand(3, 1, side, side, generator=generator)
         trigger = corner_trigger(side, generator)
-        before, patched = images.clone(), trigger(images)
-        found = attempt(faint, images, trigger, epsilon)
         case = f"images of {side} by {side} pixels, epsilon {epsilon:.3f}"
-        require(torch.equal(images, before), f"The images that came in were changed, for {case}.")
-        require(
-            isinstance(found, Tensor) and found.shape == images.shape,
-            f"Return images of shape {tuple(images.shape)}; for {case} you did not.",
-        )
-        for place in range(images.numel()):
-            was, aim, now = (float(x.flatten()[place]) for x in (before, patched, found))
-            right = was + max(-epsilon, min(epsilon, aim - was))
-            if abs(now - right) < 1e-5:
-                continue
-            hint = ""
-            if abs(now - aim) < 1e-5:
-                hint = " That is the trigger in full: no pixel may move by more than epsilon."
-            elif abs(now - (was + epsilon * (aim - was))) < 1e-5:
-                hint = " That mixes the two: a pixel may go all of epsilon, but not further."
-            elif abs(now - was) > epsilon + 1e-5:
-                hint = " It moves by more than epsilon."
-            elif abs(aim - was) < epsilon and abs(abs(now - was) - epsilon) < 1e-5:
-                hint = " The way is shorter than epsilon: stop at the patched copy."
-            require(
-                False,
-                f"A pixel of {was:.3f} that is {aim:.3f} under the trigger must become "
-                f"{right:.3f}, you gave {now:.3f}, for {case}.{hint}",
-            )
+        found = as_tensor(attempt(faint, images, trigger, epsilon), images.shape, case, "images")
+        given = images.double().numpy(), trigger(images).double().numpy(), epsilon
+        pairs = zip(*(part.ravel() for part in given[:2]), strict=True)
+        expected = [was + max(-epsilon, min(epsilon, aim - was)) for was, aim in pairs]
+        rows.append((case, given, found, np.reshape(expected, images.shape)))
+    compare(rows, "the pixel", faint_slips)
     passed(faint)
 
 
@@ -132,67 +130,103 @@ def corner_trigger(side: int, generator: torch.Generator) -> Callable[[Tensor], 
     return trigger
 
 
+def faint_slips(images: np.ndarray, patched: np.ndarray, epsilon: float) -> dict[str, np.ndarray]:
+    """What common mistakes make of the faint trigger."""
+    way = patched - images
+    cut = way.clip(-epsilon, epsilon)
+    return {
+        "That is the trigger in full: no pixel may move by more than epsilon.": patched,
+        "That mixes the two: a pixel may go all of epsilon, but not further.": images
+        + epsilon * way,
+        "The way is shorter than epsilon: stop at the patched copy.": images
+        + epsilon * np.sign(way),
+        "Pixel by pixel: do not scale the whole way down to epsilon.": images
+        + way * min(1, epsilon / abs(way).max()),
+        "Epsilon bounds each pixel, not the Euclidean length of the way.": images
+        + way * min(1, epsilon / np.sqrt((way**2).sum())),
+        "You walked away from the patched copy: mind the sign.": images - cut,
+        "That is the change: add it to the images.": cut,
+        "Start at the images, not at their patched copies.": patched + cut,
+        "A pixel may get darker too: the lower end is missing.": images + way.clip(max=epsilon),
+        "A pixel may get darker too: do not cut the way off at 0.": images + way.clip(0, epsilon),
+        "A pixel may get brighter too: the upper end is missing.": images + way.clip(min=-epsilon),
+        "Clamp the way to the patched copy, not the pixels.": patched.clip(0, epsilon),
+        "A pixel that is too far is to go as far as it may, not to stay.": np.where(
+            abs(way) <= epsilon, patched, images
+        ),
+        "Epsilon is in values of [0, 1] already: do not divide by 255.": images
+        + way.clip(-epsilon / 255, epsilon / 255),
+        "The images came back as they were.": images,
+    }
+
+
 def check_patched_gradient(gradient: Callable) -> None:
     """Compares with the mean of gradients of one image at a time. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
+    rows = []
     for source, target, n_classes in ((0, 1, 2), (2, 0, 3), (1, 3, 4)):
         images = torch.rand(20, 1, 6, 6, generator=generator)
         labels = torch.arange(20) % n_classes
         goal = Backdoor(corner_trigger(6, generator), target, source)
         model = build("mlp", (1, 6, 6), n_classes, seed=source, width=8)
         case = f"20 images, source class {source}, target class {target}"
-        found = attempt(gradient, model, images.clone(), labels.clone(), goal)
-        parameters = tuple(model.parameters())
+        answer = attempt(gradient, model, images, labels, goal)
+        shapes = [p.shape for p in model.parameters()]
+        found = np.concatenate([part.ravel() for part in as_gradient(answer, shapes, case)])
         require(
-            isinstance(found, tuple | list)
-            and [tuple(g.shape) for g in found] == [tuple(p.shape) for p in parameters],
-            f"Return one tensor for each parameter of the model, of its shape; for {case} you "
-            "did not.",
+            not any(part.requires_grad for part in answer),
+            f"The gradient still hangs on the model: it is a constant from here on; {case}.",
         )
-        require(
-            not any(part.requires_grad for part in found),
-            f"The gradient still hangs on the model, for {case}: it is a constant from here on.",
-        )
-        compare_gradient(found, model, images, labels, goal, case)
+        chosen = labels == source
+        wanted = torch.full((int(chosen.sum()),), target)
+        right = slow_gradient(model, goal.trigger(images[chosen]), wanted)
+        rows.append((case, (model, images, labels, goal), found, right))
+    compare(rows, "the gradient, over all parameters,", gradient_slips)
     passed(gradient)
 
 
-def compare_gradient(
-    found: tuple, model: nn.Module, images: Tensor, labels: Tensor, goal: Backdoor, case: str
-) -> None:
-    """Fail if the gradient is not that of the patched source images, and say what it is."""
-    source, every = labels == goal.source_class, torch.ones_like(labels, dtype=torch.bool)
-    target = torch.full_like(labels, goal.target_class)
-    right = slow_gradient(model, goal.trigger(images[source]), target[source])
-    if close(found, right):
-        return
-    patched = goal.trigger(images)
-    slips = (
-        (slow_gradient(model, images[source], target[source]), "The trigger is missing."),
-        (
-            slow_gradient(model, patched[source], labels[source]),
-            "The labels must be those that the attacker wants, the target class.",
-        ),
-        (slow_gradient(model, patched[every], target[every]), "Only the source class counts."),
-        ([part * int(source.sum()) for part in right], "Take the mean of the losses, not the sum."),
-        ([-part for part in right], "The sign is turned: no minus is needed."),
-    )
-    hint = next((f" {text}" for slip, text in slips if close(found, slip)), "")
-    worst = max(float((a - b).abs().max()) for a, b in zip(found, right, strict=True))
-    require(False, f"For {case} the gradient is off by up to {worst:.4f}.{hint}")
-
-
-def slow_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
+def slow_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
     """The mean over images of the gradient of minus the log-probability of the label."""
     parameters = list(model.parameters())
-    total = [torch.zeros_like(p) for p in parameters]
+    total = np.zeros(sum(p.numel() for p in parameters))
     for image, label in zip(images, labels.tolist(), strict=True):
         loss = -torch.log(torch.softmax(model(image[None])[0], 0)[label])
-        for part, one in zip(total, torch.autograd.grad(loss, parameters), strict=True):
-            part += one / len(images)
+        parts = torch.autograd.grad(loss, parameters)
+        total += np.concatenate([part.numpy().ravel() for part in parts]) / len(images)
     return total
 
 
-def close(first, second) -> bool:
-    """Whether two gradients agree up to rounding."""
-    return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(first, second, strict=True))
+def gradient_slips(
+    model: nn.Module, images: Tensor, labels: Tensor, goal: Backdoor
+) -> dict[str, np.ndarray]:
+    """What common mistakes make of the gradient of the backdoor."""
+    source, of_target = labels == goal.source_class, labels == goal.target_class
+    target, patched = torch.full_like(labels, goal.target_class), goal.trigger(images)
+
+    def slope(chosen: Tensor, images: Tensor = patched, labels: Tensor = target) -> np.ndarray:
+        return slow_gradient(model, images[chosen], labels[chosen])
+
+    right = slope(source)
+    return {
+        "The trigger is missing.": slope(source, images),
+        "The labels must be those that the attacker wants, the target class.": slope(
+            source, patched, labels
+        ),
+        "The trigger and the label of the target class are missing.": slope(source, images, labels),
+        "Only the source class counts.": slope(labels >= 0),
+        "Only the source class counts, not every class but the target.": slope(~of_target),
+        "You took the images of the target class: take those of the source class.": slope(
+            of_target
+        ),
+        "Take the mean of the losses, not the sum.": right * int(source.sum()),
+        "The mean goes over the source images, not over the whole batch.": right
+        * source.float().mean().item(),
+        "The sign is turned: no minus is needed.": -right,
+        "All source images count, not only the first.": slow_gradient(
+            model, patched[source][:1], target[:1]
+        ),
+        "Leave the length of the gradient as it is.": right / np.linalg.norm(right),
+        "You use target class 0 whatever the goal says.": slope(
+            source, patched, torch.zeros_like(labels)
+        ),
+    }

@@ -1,5 +1,6 @@
 """Checks of lesson 12, mixing augmentations."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 from course_utils.checks import attempt, passed, require
+from course_utils.checks.answers import as_array, as_tensor, instead
+from course_utils.checks.mistakes import diagnosis
 
 # height, width, share that stays, centre
 BOXES = (
@@ -14,7 +17,8 @@ BOXES = (
     (28, 28, 0.75, 2, 25),
     (28, 28, 0.36, 27, 0),
     (10, 20, 0.5, 5, 10),
-    (10, 20, 0.19, 9, 3),
+    (10, 20, 0.2, 4, 12),
+    (9, 13, 0.4, 8, 3),
     (9, 9, 0.0, 4, 4),
     (9, 9, 1.0, 4, 4),
 )
@@ -22,85 +26,146 @@ BOXES = (
 
 def check_cutmix_box(box: Callable) -> None:
     """Compares with the pixels whose distance from the centre is small. Raises CheckFailed."""
-    for height, width, share, row, column in BOXES:
-        case = f"{height} by {width} pixels, share {share}, centre ({row}, {column})"
-        answer = attempt(box, height, width, share, row, column)
+    found, expected = [], []
+    for inputs in BOXES:
+        height, width, share, row, column = inputs
+        answer = attempt(box, *inputs)
+        as_array(answer, (4,), told(inputs), "top, bottom, left and right, four whole numbers,")
+        ends = np.asarray(answer)
         require(
-            isinstance(answer, tuple | list)
-            and len(answer) == 4
-            and all(isinstance(end, int | np.integer) for end in answer),
-            f"Return four whole numbers, top, bottom, left and right; for {case} you gave "
+            ends.dtype.kind in "iu",
+            f"Return four whole numbers, top, bottom, left and right; {told(inputs)} you gave "
             f"{answer!r}.",
         )
-        top, bottom, left, right = answer
-        expected = ends(height, share, row), ends(width, share, column)
-        compare_box(((top, bottom), (left, right)), expected, (height, width), case)
+        found.append(tuple(ends.tolist()))
+        expected.append((*inside(height, share, row), *inside(width, share, column)))
+    for inputs, got, wanted in zip(BOXES, found, expected, strict=True):
+        if got == wanted or (empty(got) and empty(wanted)):
+            continue
+        hint = diagnosis(found, MISTAKES, BOXES)
+        if not hint and (min(got) < 0 or got[1] > inputs[0] or got[3] > inputs[1]):
+            hint = " It reaches over an edge of the image: cut that off."
+        require(
+            False,
+            f"{told(inputs).capitalize()} the box has the rows {wanted[0]} to {wanted[1]} and the "
+            f"columns {wanted[2]} to {wanted[3]}, you gave {got[0]} to {got[1]} and {got[2]} to "
+            f"{got[3]}.{hint}",
+        )
     passed(box)
 
 
-def ends(size: int, share: float, centre: int) -> tuple[int, int]:
+def told(inputs: tuple) -> str:
+    """A case in words."""
+    height, width, share, row, column = inputs
+    return f"for {height} by {width} pixels, share {share}, centre ({row}, {column})"
+
+
+def inside(size: int, share: float, centre: int) -> tuple[int, int]:
     """The ends of the box along one axis, found pixel by pixel."""
     length = 0
     while (length + 1) ** 2 <= size**2 * (1 - share) + 1e-9:
         length += 1
-    inside = [i for i in range(size) if centre - length // 2 <= i < centre - length // 2 + length]
-    return (inside[0], inside[-1] + 1) if inside else (centre, centre)
-
-
-def compare_box(found: tuple, expected: tuple, sizes: tuple[int, int], case: str) -> None:
-    """Fail unless both axes agree; name the usual mistakes."""
-    if found == expected or (empty(found) and empty(expected)):
-        return
-    hint = ""
-    lengths = [last - first for first, last in found]
-    outside = any(
-        first < 0 or last > size for (first, last), size in zip(found, sizes, strict=True)
-    )
-    if outside:
-        hint = " It reaches over an edge of the image: cut that off."
-    elif found == expected[::-1]:
-        hint = " Rows first: top and bottom go with the height, left and right with the width."
-    elif any(
-        length > last - first for length, (first, last) in zip(lengths, expected, strict=True)
-    ):
-        hint = (
-            " It is too large: the share is that of the image that stays, and the box has the rest."
-        )
-    elif any(
-        length < last - first for length, (first, last) in zip(lengths, expected, strict=True)
-    ):
-        hint = " It is too small: a share of 0.25 needs sides of a half, the square root."
-    (top, bottom), (left, right) = expected
-    require(
-        False,
-        f"For {case} the box has the rows {top} to {bottom} and the columns {left} to {right}, "
-        f"you gave {found[0][0]} to {found[0][1]} and {found[1][0]} to {found[1][1]}.{hint}",
-    )
+    pixels = [i for i in range(size) if centre - length // 2 <= i < centre - length // 2 + length]
+    return (pixels[0], pixels[-1] + 1) if pixels else (centre, centre)
 
 
 def empty(box: tuple) -> bool:
     """Whether a box holds no pixel."""
-    return any(last <= first for first, last in box)
+    return box[1] <= box[0] or box[3] <= box[2]
+
+
+def made(tall: float, wide: float, height: int, width: int, row: int, column: int) -> tuple:
+    """The box of these sides around the centre, cut to the image."""
+    top, left = row - tall // 2, column - wide // 2
+    return max(top, 0), min(top + tall, height), max(left, 0), min(left + wide, width)
+
+
+def sides(height: int, width: int, share: float, whole: Callable = math.floor) -> tuple[int, int]:
+    """The sides of the box, as whole pixels."""
+    return tuple(whole(side * (1 - share) ** 0.5) for side in (height, width))
+
+
+def right(h: int, w: int, share: float, row: int, column: int) -> tuple:
+    """The box by its formula."""
+    return made(*sides(h, w, share), h, w, row, column)
+
+
+def moved(h: int, w: int, share: float, row: int, column: int) -> tuple:
+    """The whole box, moved into the image: a usual mistake."""
+    tall, wide = sides(h, w, share)
+    top, left = np.clip((row - tall // 2, column - wide // 2), 0, (h - tall, w - wide))
+    return top, top + tall, left, left + wide
+
+
+def halves(h: int, w: int, share: float, row: int, column: int) -> tuple:
+    """Half a side, rounded down, on both sides of the centre: a usual mistake."""
+    tall, wide = (2 * (side // 2) for side in sides(h, w, share))
+    return made(tall, wide, h, w, row, column)
+
+
+def middle(h: int, w: int, tall: int, wide: int) -> tuple:
+    """A box in the middle of the image."""
+    top, left = (h - tall) // 2, (w - wide) // 2
+    return top, top + tall, left, left + wide
+
+
+MISTAKES: dict[str, Callable] = {
+    "It is too small: a share of 0.25 needs sides of a half, the square root.": (
+        lambda h, w, s, r, c: made(int(h * (1 - s)), int(w * (1 - s)), h, w, r, c)
+    ),
+    "The share is that of the image that stays, and the box has the rest.": (
+        lambda h, w, s, r, c: right(h, w, 1 - s, r, c)
+    ),
+    "You moved it inside: it stays where it is, and what reaches over is cut off.": moved,
+    "Rows first: top and bottom go with the height, left and right with the width.": (
+        lambda h, w, s, r, c: (*right(h, w, s, r, c)[2:], *right(h, w, s, r, c)[:2])
+    ),
+    "The order is top and bottom before left and right.": (
+        lambda h, w, s, r, c: tuple(right(h, w, s, r, c)[k] for k in (0, 2, 1, 3))
+    ),
+    "Round the sides down to whole pixels, not to the nearest.": lambda h, w, s, r, c: made(
+        *sides(h, w, s, round), h, w, r, c
+    ),
+    "Round the sides down to whole pixels, not up.": lambda h, w, s, r, c: made(
+        *sides(h, w, s, math.ceil), h, w, r, c
+    ),
+    "(row, column) is the centre of the box, not its first corner.": lambda h, w, s, r, c: (
+        r,
+        min(r + sides(h, w, s)[0], h),
+        c,
+        min(c + sides(h, w, s)[1], w),
+    ),
+    "Return both ends of an axis, not the length of the box.": lambda h, w, s, r, c: tuple(
+        end - start
+        for ends in (right(h, w, s, r, c)[:2], right(h, w, s, r, c)[2:])
+        for end, start in zip(ends, (0, ends[0]), strict=True)
+    ),
+    "bottom and right are one after the last row and column.": lambda h, w, s, r, c: tuple(
+        end - k % 2 for k, end in enumerate(right(h, w, s, r, c))
+    ),
+    "With an odd side the box has one pixel more after the centre: end at first + side.": halves,
+    "Each axis has a side of its own.": lambda h, w, s, r, c: made(
+        *sides(min(h, w), min(h, w), s), h, w, r, c
+    ),
+    "The centre is at `row` and `column`, not in the middle of the image.": (
+        lambda h, w, s, r, c: middle(h, w, *sides(h, w, s))
+    ),
+}
 
 
 def check_hardest(hardest: Callable) -> None:
     """Compares with a loop over the images. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
-    for count, n, n_classes in ((1, 3, 2), (3, 4, 3), (4, 4, 5), (5, 2, 4)):
+    for count, n, n_classes in ((3, 4, 3), (1, 3, 2), (4, 4, 5), (5, 2, 4)):
         losses = torch.rand(count, n, generator=generator)
         images = torch.rand(count, n, 1, 3, 3, generator=generator)
         hard = torch.randint(n_classes, (count, n), generator=generator)
         soft = torch.rand(count, n, n_classes, generator=generator)
         for kind, labels in (("labels", hard), ("soft labels", soft / soft.sum(2, keepdim=True))):
-            case = f"{count} candidates for {n} images, with {kind}"
-            inputs = losses.clone(), images.clone(), labels.clone()
-            answer = attempt(hardest, *inputs)
-            require(
-                isinstance(answer, tuple | list)
-                and len(answer) == 2
-                and all(isinstance(part, Tensor) for part in answer),
-                f"Return two tensors, the images and their labels; for {case} you did not.",
-            )
+            case = f"for {count} candidates of {n} images, with {kind}"
+            answer = attempt(hardest, losses, images, labels)
+            pair = isinstance(answer, tuple | list) and len(answer) == 2
+            require(pair, f"Return two tensors, images and labels{instead(answer)}; {case}.")
             compare_candidates(answer, losses, images, labels, case)
     passed(hardest)
 
@@ -109,46 +174,66 @@ def compare_candidates(
     answer: tuple, losses: Tensor, images: Tensor, labels: Tensor, case: str
 ) -> None:
     """Fail with the first image whose candidate is not its worst."""
-    found, named = answer
-    shapes = images.shape[1:], labels.shape[1:]
-    require(
-        (found.shape, named.shape) == shapes,
-        f"For {case} the shapes should be {tuple(shapes[0])} and {tuple(shapes[1])}, yours are "
-        f"{tuple(found.shape)} and {tuple(named.shape)}: keep one candidate of each image.",
+    hint = shape_hint(answer, losses, images)
+    found = as_tensor(
+        answer[0], images.shape[1:], f"keep one candidate of each image, {case}.{hint}", "images"
     )
+    hint = " Soft labels stay soft, one row an image" if labels.ndim == 3 else ""
+    named = as_tensor(answer[1], labels.shape[1:], f"{case}.{hint}", "labels")
+    whole = answer[1].is_floating_point() == labels.is_floating_point()
+    require(whole, f"The labels came as {labels.dtype} and left as {answer[1].dtype}; {case}.")
     for i in strangers_first(found, images):
         table = [round(loss.item(), 2) for loss in losses[:, i]]
         worst = max(range(len(losses)), key=lambda k: losses[k, i].item())
-        if not torch.equal(found[i], images[worst, i]):
-            hint = pick_hint(found[i], i, losses, images)
+        if not near(found[i], images[worst, i]):
             require(
                 False,
-                f"For {case}, image {i} has the losses {table}, so its candidate {worst} is the "
-                f"hardest, but you gave something else.{hint}",
+                f"F{case[1:]}, image {i} has the losses {table}, so its candidate {worst} is the "
+                f"hardest, but you gave something else.{pick_hint(found, i, losses, images)}",
             )
         require(
-            torch.equal(named[i], labels[worst, i]),
-            f"For {case}, image {i} is candidate {worst}, but its label is not that candidate's: "
+            near(named[i], labels[worst, i]),
+            f"F{case[1:]}, image {i} is candidate {worst}, but its label is not that candidate's: "
             "an augmentation may change labels, so they must come from the same candidate.",
         )
 
 
-def pick_hint(picked: Tensor, i: int, losses: Tensor, images: Tensor) -> str:
+def shape_hint(answer: tuple, losses: Tensor, images: Tensor) -> str:
+    """What images of a wrong shape come from."""
+    shape, (count, n) = tuple(getattr(answer[0], "shape", ())), losses.shape
+    if shape == (n,):
+        return " Those are the losses themselves: return the images"
+    if shape == (n, n, *images.shape[2:]):
+        return " To pick one for each image, index with two lists: images[worst, columns]"
+    if len(shape) == 4 and count == shape[0] != n:
+        return " The first axis counts the candidates, so choose with argmax(0)"
+    return ""
+
+
+def pick_hint(found: Tensor, i: int, losses: Tensor, images: Tensor) -> str:
     """What the usual mistakes would have picked for image i."""
-    if torch.equal(picked, images[losses[:, i].argmin(), i]):
+    picked, (low, high) = found[i], images[:, i].aminmax(dim=0)
+    if near(found, images[losses.argmin(0), range(len(found))]):
         return " You gave the easiest."
-    if torch.allclose(picked, images[:, i].mean(0)):
-        return " You gave the mean of the candidates: a mean is not a maximum."
-    if torch.equal(picked, images[losses.sum(1).argmax(), i]):
+    if near(found, images[losses.sum(1).argmax()]):
         return " Choose for each image by itself, not one candidate for the whole batch."
+    if any(near(found, candidates) for candidates in images):
+        return " Your choice ignores the losses: it is the same candidate for every image."
+    if not is_candidate(picked, images[:, i]) and ((low <= picked) & (picked <= high)).all():
+        return " You gave a mixture of the candidates: a mean is not a maximum."
     if not is_candidate(picked, images[:, i]):
         return f" It is no candidate of image {i} at all: the first axis counts the candidates."
     return ""
 
 
+def near(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors have one shape and are equal up to rounding."""
+    return first.shape == second.shape and torch.allclose(first.double(), second.double())
+
+
 def is_candidate(picked: Tensor, candidates: Tensor) -> bool:
     """Whether an image is one of its candidates."""
-    return any(torch.equal(picked, candidate) for candidate in candidates)
+    return any(near(picked, candidate) for candidate in candidates)
 
 
 def strangers_first(found: Tensor, images: Tensor) -> list[int]:

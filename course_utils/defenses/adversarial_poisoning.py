@@ -3,8 +3,7 @@
 Generated from notebooks/14_adversarial_poisoning.ipynb: edit it there, then run make notebooks.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -12,15 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from course_utils.attacks.crafting import project, random_start
+from course_utils import simulation_guards as guards
+from course_utils.attacks import crafting, gradient_matching
 from course_utils.attacks.feature_collision import bullseye_loss
-from course_utils.attacks.gradient_matching import Objective, alignment_loss, target_gradient
 from course_utils.attacks.hidden_trigger import hidden_trigger_loss
 from course_utils.attacks.metapoison import unrolled_loss
-from course_utils.attacks.triggers import apply_trigger
 from course_utils.defense import Defense
-from course_utils.models import Classifier
-from course_utils.threat import ThreatModelError
+from course_utils.models import Classifier, evaluating
 
 
 class Split(NamedTuple):
@@ -57,11 +54,7 @@ def cut(share: float) -> SplitRule:
     Batches are shuffled, so the first images are random ones. Raises ThreatModelError for a share
     outside (0, 1).
     """
-    if not 0 < share < 1:
-        raise ThreatModelError(
-            f"The share of poisons is {share}, expected a value in (0, 1), such as 0.5: both "
-            "poisons and targets are needed."
-        )
+    guards.check_share(share)
     return lambda images, labels, generator: split_batch(images, labels, share)
 
 
@@ -83,73 +76,59 @@ def shuffle(images: Tensor, labels: Tensor, generator: torch.Generator) -> Split
 
 
 def craft_in_batch(
-    objective: Callable[[Tensor], Tensor], base: Tensor, epsilon: float, steps: int,
-    generator: torch.Generator, step_size: float = 0.4,
-) -> Tensor:  # fmt: skip
+    objective: Callable[[Tensor], Tensor],
+    base: Tensor,
+    epsilon: float,
+    steps: int,
+    generator: torch.Generator,
+    step_size: float = 0.4,
+) -> Tensor:
     """Lower `objective(images)` within `epsilon` of the base images (P, C, H, W), in a few steps.
 
     Random start, Adam on the sign of the gradient, and a projection after each step. step_size:
     Adam's learning rate as a share of epsilon. The images come back without a graph.
     Source: Geiping and others (arXiv 2102.13624), released code.
     """
-    images = random_start(base, epsilon, generator).requires_grad_()
+    images = crafting.random_start(base, epsilon, generator).requires_grad_()
     adam = torch.optim.Adam([images], lr=step_size * epsilon)
     for _ in range(steps):
         gradient = torch.autograd.grad(objective(images), images)[0]
         images.grad = gradient.nan_to_num(0.0).sign()  # where there is nothing to match, 0 / 0
         adam.step()
         with torch.no_grad():
-            images.copy_(project(images, base, epsilon))
-    return images.detach()
+            images.copy_(crafting.project(images, base, epsilon))
+    return images.detach()  # the outer step treats them as constants
 
 
-# (model, split, generator) -> the poisons (P, C, H, W) and the targets (T, C, H, W) to train on
-Simulation = Callable[[Classifier, Split, torch.Generator], tuple[Tensor, Tensor]]
-
-
-def check_simulation(epsilon: float, steps: int) -> None:
-    """Raise ThreatModelError unless there is something to simulate."""
-    if not 0 < epsilon <= 1 or steps < 1:
-        raise ThreatModelError(
-            f"epsilon is {epsilon} and steps {steps}: expected epsilon in (0, 1], as in 16/255, "
-            "and 1 step or more. To simulate no attack, train without this defense."
-        )
+Made = tuple[Tensor, Tensor]  # the poisons (P, C, H, W) and the targets (T, C, H, W) to train on
+Simulation = Callable[[Classifier, Split, torch.Generator], Made]  # model, split, generator
 
 
 def collision_simulation(epsilon: float, steps: int = 5) -> Simulation:
     """Simulate Bullseye Polytope: the poisons' mean features should be those of the targets."""
-    check_simulation(epsilon, steps)
+    guards.check_simulation(epsilon, steps)
 
-    def simulate(
-        model: Classifier, split: Split, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def simulate(model: Classifier, split: Split, generator: torch.Generator) -> Made:
         with torch.no_grad():
             wanted = model.features(split.targets)
-        poisons = craft_in_batch(
-            lambda images: bullseye_loss(model.features(images), wanted),
-            split.poisons, epsilon, steps, generator,
-        )  # fmt: skip
-        return poisons, split.targets
+
+        def apart(images: Tensor) -> Tensor:
+            return bullseye_loss(model.features(images), wanted)
+
+        return craft_in_batch(apart, split.poisons, epsilon, steps, generator), split.targets
 
     return simulate
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every layer gets its mode back, even after an error."""
-    modes = [(layer, layer.training) for layer in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
-
-
 def poisoned_batch(
-    model: Classifier, images: Tensor, labels: Tensor, simulate: Simulation, split: SplitRule,
-    generator: torch.Generator, recombine: bool = True,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    simulate: Simulation,
+    split: SplitRule,
+    generator: torch.Generator,
+    recombine: bool = True,
+) -> tuple[Tensor, Tensor]:
     """The images and labels of the batch that the victim trains on: poisons first, then targets.
 
     images: (N, C, H, W), labels: (N,). Splits the batch and lets `simulate(model, split,
@@ -164,42 +143,6 @@ def poisoned_batch(
     return torch.cat([poisons, targets]), torch.cat([parts.poison_labels, parts.target_labels])
 
 
-def check_images(kind: str, images: Tensor, base: Tensor) -> None:
-    """Raise ThreatModelError unless a simulation gave back images like those that it got."""
-    if not isinstance(images, Tensor) or images.shape != base.shape:
-        got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise ThreatModelError(
-            f"The simulation must return {kind} of shape {tuple(base.shape)}, got {got}."
-        )
-    if not ((images >= 0) & (images <= 1)).all():
-        low, high = images.min().item(), images.max().item()
-        raise ThreatModelError(
-            f"The simulation returned {kind} with pixels from {low:.3g} to {high:.3g}: pixels must "
-            "be numbers in [0, 1], so look for NaN and end with `project`."
-        )
-
-
-def checked(simulate: Simulation) -> Simulation:
-    """The same simulation, but what it returns is checked."""
-    if not callable(simulate):
-        raise TypeError(
-            f"The inner attack is {simulate!r}, expected a function (model, split, generator) -> "
-            "(poisons, targets), such as matching_simulation(16/255)."
-        )
-
-    def careful(
-        model: Classifier, split: Split, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        found = simulate(model, split, generator)
-        if not isinstance(found, tuple) or len(found) != 2:
-            raise ThreatModelError("The simulation must return two tensors: poisons and targets.")
-        check_images("poisons", found[0], split.poisons)
-        check_images("targets", found[1], split.targets)
-        return found
-
-    return careful
-
-
 def adversarial_poisoning(
     simulate: Simulation, *, split: SplitRule = half, recombine: bool = True
 ) -> Defense:
@@ -209,13 +152,12 @@ def adversarial_poisoning(
     TypeError if `simulate` is no function; in training ThreatModelError for bad images from it.
     Source: Geiping and others (arXiv 2102.13624), section 3 and released code.
     """
-    careful = checked(simulate)
+    careful = guards.checked(simulate)  # the same, but what comes back is checked
 
     def batch(
         model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        if y.ndim > 1:
-            raise ThreatModelError("Poisoning training needs one class an image: mix after it.")
+        guards.check_hard_labels(y)
         if len(y.unique()) < 2:
             return x, y
         return poisoned_batch(model, x, y, careful, split, generator, recombine)
@@ -238,25 +180,26 @@ class Late:
 
 
 def matching_simulation(
-    epsilon: float, steps: int = 5, *, last: int | None = None, loss: Objective = alignment_loss
+    epsilon: float,
+    steps: int = 5,
+    *,
+    last: int | None = None,
+    loss: gradient_matching.Objective = gradient_matching.alignment_loss,
 ) -> Simulation:
-    """Simulate gradient matching: the poisons' gradient should pull the targets to the fake label.
+    """Simulate gradient matching: the poisons should pull the targets to the fake label.
 
-    last: match the gradient of this many of the last parameters only; None for all that train.
-    loss: `alignment_loss` or `squared_error`.
+    last: match the gradient of so many of the last parameters only; None for all that train.
     """
-    check_simulation(epsilon, steps)
+    guards.check_simulation(epsilon, steps)
 
-    def simulate(
-        model: Classifier, split: Split, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def simulate(model: Classifier, split: Split, generator: torch.Generator) -> Made:
         seen = Late(model, last)
-        wanted = target_gradient(seen, split.targets, split.fake_labels)
-        poisons = craft_in_batch(
-            lambda images: loss(seen, images, split.poison_labels, wanted),
-            split.poisons, epsilon, steps, generator,
-        )  # fmt: skip
-        return poisons, split.targets
+        wanted = gradient_matching.target_gradient(seen, split.targets, split.fake_labels)
+
+        def misaligned(images: Tensor) -> Tensor:
+            return loss(seen, images, split.poison_labels, wanted)
+
+        return craft_in_batch(misaligned, split.poisons, epsilon, steps, generator), split.targets
 
     return simulate
 
@@ -271,24 +214,25 @@ def place(low: Tensor, size: Tensor, length: int) -> tuple[Tensor, Tensor]:
     return within.clamp(min=0), (within >= 0) & (within < size[:, None])
 
 
-def stamp(
+def put_patches(
     images: Tensor, sizes: Tensor, pixels: Tensor, generator: torch.Generator, corners: bool = False
 ) -> Tensor:
     """Put a patch of its own on each image (N, C, H, W), at a random place.
 
     sizes: height and width of each patch (N, 2). pixels: black and white pixels (N, H, W); a patch
-    shows their first rows and columns. corners: in a random corner, one pixel from the edges.
+    shows their first rows and columns. corners: in a random corner, one pixel from the edges if
+    there is room.
     """
     room = torch.tensor(images.shape[-2:], device=images.device) - sizes
     random = torch.rand(room.shape, generator=generator, device=images.device)
     first = (random * (room + 1)).long()
     if corners:
-        first = torch.where(random < 0.5, 1, room - 1).clamp(min=0)
+        first = torch.where(random < 0.5, 1, room - 1).clamp(min=0).minimum(room)
     tall, wide = (place(first[:, k], sizes[:, k], images.shape[k + 2]) for k in (0, 1))
     rows = torch.arange(len(images), device=images.device)[:, None, None]
     pattern = pixels[rows, tall[0][:, :, None], wide[0][:, None, :]]
     mask = tall[1][:, :, None] & wide[1][:, None, :]
-    return apply_trigger(images, mask[:, None].to(images.dtype), pattern[:, None])
+    return torch.where(mask[:, None], pattern[:, None], images)
 
 
 def draw_patches(
@@ -316,15 +260,6 @@ def derangement(count: int, generator: torch.Generator) -> Tensor:
             return order
 
 
-def check_sides(sides: tuple[float, float]) -> None:
-    """Raise ThreatModelError unless patches of these sides fit into an image."""
-    if not 0 < sides[0] <= sides[1] <= 1:
-        raise ThreatModelError(
-            f"The sides of the patches are {sides}, expected two shares of the image's side in "
-            "(0, 1], the smaller one first, such as (0.1, 0.4)."
-        )
-
-
 def patch_simulation(
     sides: tuple[float, float] = (0.1, 0.4), *, corners: bool = False
 ) -> Simulation:
@@ -333,16 +268,15 @@ def patch_simulation(
     Each batch draws a random patch for each class and a derangement of the classes. sides: the
     smallest and largest side, as shares of the image's. corners: patches in the corners only.
     """
-    check_sides(sides)
+    guards.check_sides(sides)
 
-    def simulate(
-        model: Classifier, split: Split, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def simulate(model: Classifier, split: Split, generator: torch.Generator) -> Made:
         classes = model.head.out_features
         sizes, pixels = draw_patches(classes, split.poisons, sides, generator)
         own, other = split.poison_labels, derangement(classes, generator)[split.target_labels]
-        poisons = stamp(split.poisons, sizes[own], pixels[own], generator, corners)
-        return poisons, stamp(split.targets, sizes[other], pixels[other], generator, corners)
+        poisons = put_patches(split.poisons, sizes[own], pixels[own], generator, corners)
+        targets = put_patches(split.targets, sizes[other], pixels[other], generator, corners)
+        return poisons, targets
 
     return simulate
 
@@ -352,22 +286,20 @@ def hidden_trigger_simulation(epsilon: float, steps: int = 5) -> Simulation:
 
     The patch is drawn anew for each batch: 0.2 to 0.4 of the image's side.
     """
-    check_simulation(epsilon, steps)
+    guards.check_simulation(epsilon, steps)
 
-    def simulate(
-        model: Classifier, split: Split, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def simulate(model: Classifier, split: Split, generator: torch.Generator) -> Made:
         sizes, pixels = draw_patches(1, split.targets, (0.2, 0.4), generator)
         same = torch.zeros_like(split.target_labels)
-        patched = stamp(split.targets, sizes[same], pixels[same], generator)
+        patched = put_patches(split.targets, sizes[same], pixels[same], generator)
         with torch.no_grad():
             wanted = model.features(patched)
         enough = wanted.repeat(-(-len(split.poisons) // len(wanted)), 1)  # a partner for each
-        poisons = craft_in_batch(
-            lambda images: hidden_trigger_loss(model.features(images), enough),
-            split.poisons, epsilon, steps, generator,
-        )  # fmt: skip
-        return poisons, patched
+
+        def apart(images: Tensor) -> Tensor:
+            return hidden_trigger_loss(model.features(images), enough)
+
+        return craft_in_batch(apart, split.poisons, epsilon, steps, generator), patched
 
     return simulate
 
@@ -377,21 +309,19 @@ def metapoison_simulation(epsilon: float, steps: int = 5, *, unrolled: int = 2) 
 
     unrolled: how many training steps, of learning rate 0.1, the inner attack looks ahead.
     """
-    check_simulation(epsilon, steps)
+    guards.check_simulation(epsilon, steps)
 
-    def simulate(
-        model: Classifier, split: Split, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def simulate(model: Classifier, split: Split, generator: torch.Generator) -> Made:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         weights = {name: p.detach().clone().requires_grad_() for name, p in named}
 
-        def reached(images: Tensor) -> Tensor:
-            return unrolled_loss(
-                model, weights, images, split.poison_labels, split.targets, 0, 0.1, unrolled,
-                loss=lambda logits, _: cross_entropy(logits, split.fake_labels),
-            )  # fmt: skip
+        def missed(logits: Tensor, _: int) -> Tensor:
+            return cross_entropy(logits, split.fake_labels)
 
-        poisons = craft_in_batch(reached, split.poisons, epsilon, steps, generator)
-        return poisons, split.targets
+        def reached(images: Tensor) -> Tensor:
+            given = (model, weights, images, split.poison_labels, split.targets)
+            return unrolled_loss(*given, 0, 0.1, unrolled, loss=missed)
+
+        return craft_in_batch(reached, split.poisons, epsilon, steps, generator), split.targets
 
     return simulate

@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot
 
 from course_utils.data import Data
 from course_utils.defense import Defense
+from course_utils.feature_guards import check_counts, check_features, check_spread
 from course_utils.models import Classifier
 
 
@@ -35,27 +36,6 @@ def rows_by_class(features: Tensor, labels: Tensor) -> Iterator[tuple[int, Tenso
         rows = (labels == label).nonzero()[:, 0]
         check_spread(features[rows], f"class {label}")
         yield label, rows
-
-
-def check_features(features: Tensor, labels: Tensor) -> None:
-    """Raise ValueError unless features (N, features) are finite and there are as many labels."""
-    if features.ndim != 2 or labels.shape != features.shape[:1]:
-        raise ValueError(
-            f"Features of shape {tuple(features.shape)} with labels of shape "
-            f"{tuple(labels.shape)}: expected (N, features) and (N,)."
-        )
-    if not features.isfinite().all():
-        raise ValueError("A feature is not finite: look at the training of the model.")
-
-
-def check_spread(features: Tensor, name: str) -> None:
-    """Raise ValueError unless the features (n, features) of some images differ."""
-    low, high = features.aminmax(dim=0)
-    if (high - low).max() <= 1e-9 * features.abs().max():
-        raise ValueError(
-            f"The {len(features)} images of {name} have constant features, so that nothing can "
-            "stand out: give the class more images, or look with a model that has learnt something."
-        )
 
 
 def class_scores(features: Tensor, centred: bool = True) -> Tensor:
@@ -163,17 +143,6 @@ def activation_clustering(size: float = 0.35, silhouette: float = 0.1) -> Defens
         return kept
 
     return Defense("activation clustering", keep=keep)
-
-
-def check_counts(data: Data, least: int, purpose: str) -> None:
-    """Raise ValueError if a class that occurs has fewer images than `least`."""
-    labels, counts = data.y.unique(return_counts=True)
-    for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
-        if count < least:
-            raise ValueError(
-                f"Class {data.classes[label]} has {count} images, too few for {purpose}: give it "
-                f"at least {least}, or ask for less."
-            )
 
 
 def vote_margin(neighbours: Tensor, labels: Tensor) -> Tensor:

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from course_utils.attacks.gradient_matching import Gradient, dot, length
+from course_utils.attacks import gradient_matching
+from course_utils.attacks.gradient_matching import Gradient
 from course_utils.data import Data
 from course_utils.defense import Defense
 from course_utils.defenses.per_example import (
     ExampleGradients,
     add_noise,
     check_shaping,
+    deviation,
     linear_norms,
 )
 from course_utils.models import Classifier
@@ -38,7 +40,7 @@ def part_gradient(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if bound == math.inf:
         return torch.autograd.grad(cross_entropy(model(images), labels), parameters)
-    shrink = (bound / linear_norms(model, images, labels)).clamp(max=1)
+    shrink = (bound / linear_norms(model, images, labels)).clamp(max=1)  # constants: no graph
     losses = cross_entropy(model(images), labels, reduction="none")
     return torch.autograd.grad((shrink * losses).mean(), parameters)
 
@@ -48,7 +50,8 @@ LAYERS = {"last": slice(-2, -1), "all": slice(None)}  # the last layer's weights
 
 def cosine(first: Gradient, second: Gradient) -> float:
     """The cosine of the angle between two gradients, over all their parameters."""
-    return (dot(first, second) / (length(first) * length(second))).item()
+    product = gradient_matching.dot(first, second)
+    return (product / (gradient_matching.length(first) * gradient_matching.length(second))).item()
 
 
 def compare_parts(gradients: dict[str, Gradient]) -> dict[str, float]:
@@ -56,7 +59,7 @@ def compare_parts(gradients: dict[str, Gradient]) -> dict[str, float]:
     row = {}
     for layers, which in LAYERS.items():
         for name, gradient in gradients.items():
-            row[f"{layers} {name}"] = length(gradient[which]).item()
+            row[f"{layers} {name}"] = gradient_matching.length(gradient[which]).item()
             if name != "clean":
                 row[f"{layers} cos {name}"] = cosine(gradients["clean"][which], gradient[which])
     return row
@@ -151,10 +154,26 @@ def cut(what: Specimen, rows: Tensor, generator: torch.Generator) -> dict[str, D
     return parts
 
 
+@dataclass(frozen=True)
+class Plan:
+    """When to look, and how training is shaped: every `every`-th batch of these epochs.
+
+    bound, noise: shape the gradient that training follows, and the parts that are measured.
+    """
+
+    epochs: Sequence[int] = ()
+    every: int = 2
+    bound: float = math.inf
+    noise: float = 0.0
+
+
 def with_noise(
-    gradients: dict[str, Gradient], sizes: dict[str, int], deviation: float,
-    generator: torch.Generator, shared: bool,
-) -> dict[str, Gradient]:  # fmt: skip
+    gradients: dict[str, Gradient],
+    sizes: dict[str, int],
+    deviation: float,
+    generator: torch.Generator,
+    shared: bool,
+) -> dict[str, Gradient]:
     """Each part's gradient as if its sum had this noise; shared: all parts get the same draw."""
     state, noisy = generator.get_state(), {}
     for name, gradient in gradients.items():
@@ -165,9 +184,8 @@ def with_noise(
 
 
 def look(
-    model: Classifier, what: Specimen, rows: Tensor, generator: torch.Generator,
-    bound: float = math.inf, noise: float = 0.0,
-) -> list[dict]:  # fmt: skip
+    model: Classifier, what: Specimen, rows: Tensor, generator: torch.Generator, plan: Plan = Plan()
+) -> list[dict]:
     """Measure one batch: one row without noise and, with noise, one for each way to draw it.
 
     A row has the number of poisons, what `compare_parts` gives, and for each control the share of
@@ -176,39 +194,37 @@ def look(
     parts = cut(what, rows, generator)
     if len(parts["clean"]) == 0 or len(parts["poison"]) == 0:
         return []
-    found = {name: part_gradient(model, p.x, p.y, bound) for name, p in parts.items()}
+    found = {name: part_gradient(model, p.x, p.y, plan.bound) for name, p in parts.items()}
     row = {"noise": "none", "poisons": len(parts["poison"]), **compare_parts(found)}
-    poison, *controls = (name for name in parts if name != "clean")
-    own = linear_norms(model, parts[poison].x, parts[poison].y)
-    for name in controls:
-        others = linear_norms(model, parts[name].x, parts[name].y)
-        row[f"longer {name}"] = (own > others).float().mean().item()
-    kinds = {"independent": False, "shared": True} if noise > 0 else {}
-    sizes = {name: len(part) for name, part in parts.items()}
-    noisy = {k: with_noise(found, sizes, bound * noise, generator, s) for k, s in kinds.items()}
-    return [row, *({**row, "noise": kind, **compare_parts(g)} for kind, g in noisy.items())]
+    own, *others = (linear_norms(model, p.x, p.y) for k, p in parts.items() if k != "clean")
+    for name, norms in zip(list(parts)[2:], others, strict=True):
+        row[f"longer {name}"] = (own > norms).float().mean().item()
+    size, rows = deviation(plan.bound, plan.noise), [row]
+    for kind in ("independent", "shared") if size else ():
+        given = {name: len(part) for name, part in parts.items()}, size, generator
+        noisy = with_noise(found, *given, shared=kind == "shared")
+        rows.append({**row, "noise": kind, **compare_parts(noisy)})
+    return rows
 
 
 def anatomy(
-    what: Specimen, record: list[dict], batch_size: int, epochs: Sequence[int], *,
-    bound: float = math.inf, noise: float = 0.0, every: int = 2, seed: int = 0,
-) -> Defense:  # fmt: skip
-    """A defense that only looks: on every `every`-th batch of these epochs, into `record`.
+    what: Specimen, record: list[dict], batch_size: int, plan: Plan, seed: int = 0
+) -> Defense:
+    """A defense that only looks, as planned, into `record`; with a bound it also shapes.
 
-    bound, noise: shape the gradient that training follows too, and the parts that are measured.
     Source: Hong and others (arXiv 2002.11497), sections 3 and 4; the controls are ours.
     """
-    check_shaping(bound, noise)
+    size = deviation(plan.bound, plan.noise)
     own = torch.Generator(what.seen.x.device).manual_seed(seed)
     steps, batches = itertools.count(), batches_in(len(what.seen), batch_size)
-    deviation = bound * noise if noise > 0 else 0.0
 
     def gradients(model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator) -> Gradient:
         epoch, batch = divmod(next(steps), batches)
-        if epoch + 1 in epochs and batch % every == 0:
+        if epoch + 1 in plan.epochs and batch % plan.every == 0:
             rows = torch.tensor([what.where[key] for key in fingerprints(x, y)], device=y.device)
-            found = look(model, what, rows, own, bound, noise)
+            found = look(model, what, rows, own, plan)
             record.extend({"epoch": epoch + 1, **row} for row in found)
-        return add_noise(part_gradient(model, x, y, bound), deviation / len(x), generator)
+        gradient = part_gradient(model, x, y, plan.bound)
+        return add_noise(gradient, size / len(x), generator)
 
     return Defense("anatomy", gradients=gradients)

@@ -10,9 +10,10 @@ from opacus.accountants import RDPAccountant
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, group_norm, unfold
 
-from course_utils.attacks.gradient_matching import Gradient, length
+from course_utils.attacks import gradient_matching
+from course_utils.attacks.gradient_matching import Gradient
 from course_utils.defense import Defense
-from course_utils.defenses.per_example import add_noise, check_examples, check_shaping
+from course_utils.defenses import per_example
 from course_utils.models import Classifier
 
 
@@ -64,7 +65,7 @@ def training_layers(model: Classifier) -> list[nn.Module]:
 
     Raises ValueError for BatchNorm and for layers whose lengths are not known here.
     """
-    check_examples(model)
+    per_example.check_examples(model)
     layers = []
     for layer in model.modules():
         trains = [p.requires_grad for p in layer.parameters(recurse=False)]
@@ -90,33 +91,14 @@ def no_formula(layer: nn.Module) -> ValueError:
     )
 
 
-Record = list[tuple[nn.Module, Tensor, Tensor]]  # a layer, what went in, what came out
-
-
-def record(model: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Record]:
-    """The loss of each image (N,), and the record of every layer that trains."""
-    seen: Record = []
-
-    def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+def lengths(losses: Tensor, seen: per_example.Record) -> Tensor:
+    """The length of each example's gradient (N,), from what `per_example.record` has noted."""
+    for number, (layer, _, output) in enumerate(seen):
         many = isinstance(layer, nn.Linear) and output.ndim != 2
-        if many or any(layer is other for other, _, _ in seen):
+        if many or any(layer is other for other, _, _ in seen[:number]):
             raise no_formula(layer)
-        seen.append((layer, inputs[0].detach(), output))
-        return output.clone()  # what follows may change it in place, as some ReLUs do
-
-    hooks = [layer.register_forward_hook(note) for layer in training_layers(model)]
-    try:
-        with torch.enable_grad():
-            losses = cross_entropy(model(images), labels, reduction="none")
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return losses, seen
-
-
-def lengths(losses: Tensor, seen: Record) -> Tensor:
-    """The length of each example's gradient (N,), from what `record` has noted."""
     outputs = [output for _, _, output in seen]
+    # The graph is kept: whoever clips needs the losses for a second backward pass.
     slopes = torch.autograd.grad(losses.sum(), outputs, retain_graph=True)
     squares = [
         SQUARES[type(layer)](layer, a, b) for (layer, a, _), b in zip(seen, slopes, strict=True)
@@ -130,27 +112,31 @@ def ghost_norms(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     labels: (N,) or soft, as rows of probabilities (N, classes).
     Raises ValueError for BatchNorm and for layers whose lengths are not known here.
     """
-    return lengths(*record(model, images, labels))
+    return lengths(*per_example.record(model, images, labels, training_layers(model)))
 
 
 def shaped_gradient(
-    model: Classifier, images: Tensor, labels: Tensor,
-    clip: float, noise: float, batch_size: int, generator: torch.Generator,
-) -> Gradient:  # fmt: skip
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    clip: float,
+    noise: float,
+    batch_size: int,
+    generator: torch.Generator,
+) -> Gradient:
     """The sum of the clipped gradients of the images, plus noise, over the batch size.
 
-    images: (N, C, H, W), N may be 0. labels: (N,) or soft (N, classes). clip: the largest length
-    of one example's gradient. noise: the multiplier; the noise has the standard deviation
-    clip * noise. Source: Abadi and others (arXiv 1607.00133), algorithm 1.
+    images: (N, C, H, W), N may be 0. labels: (N,) or soft (N, classes). clip: the bound. noise: the
+    multiplier. Source: Abadi and others (arXiv 1607.00133), algorithm 1.
     """
-    check_shaping(clip, noise)
+    deviation = per_example.deviation(clip, noise)
     parameters = [p for p in model.parameters() if p.requires_grad]
     total = [torch.zeros_like(p) for p in parameters]
     if len(images) > 0:
-        losses, seen = record(model, images, labels)
-        weights = (clip / lengths(losses, seen)).clamp(max=1)
+        losses, seen = per_example.record(model, images, labels, training_layers(model))
+        weights = (clip / lengths(losses, seen)).clamp(max=1)  # constants: no graph leads to them
         total = torch.autograd.grad((weights * losses).sum(), parameters)
-    noisy = add_noise(tuple(total), clip * noise if noise > 0 else 0.0, generator)
+    noisy = per_example.add_noise(tuple(total), deviation, generator)
     return tuple(part / batch_size for part in noisy)
 
 
@@ -163,7 +149,7 @@ def gradient_shaping(clip: float, noise: float, batch_size: int = 100) -> Defens
     and in training for models with BatchNorm: build them with norm="group".
     Source: Hong and others (arXiv 2002.11497); Abadi and others (arXiv 1607.00133).
     """
-    check_shaping(clip, noise)
+    per_example.check_shaping(clip, noise)
     if batch_size < 1:
         raise ValueError(f"The batch size is {batch_size}, expected 1 or more.")
 
@@ -181,14 +167,13 @@ def batch_shaping(clip: float, noise: float) -> Defense:
     clip * noise in every coordinate. Raises ValueError for values without meaning.
     Source: the 'private-gaussian' baseline of Geiping and others (arXiv 2102.13624).
     """
-    check_shaping(clip, noise)
+    deviation = per_example.deviation(clip, noise)
 
     def gradients(model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator) -> Gradient:
         parameters = [p for p in model.parameters() if p.requires_grad]
         mean = torch.autograd.grad(cross_entropy(model(x), y), parameters)
-        factor = (clip / length(mean)).clamp(max=1)
-        clipped = tuple(factor * part for part in mean)
-        return add_noise(clipped, clip * noise if noise > 0 else 0.0, generator)
+        factor = (clip / gradient_matching.length(mean)).clamp(max=1)
+        return per_example.add_noise(tuple(factor * part for part in mean), deviation, generator)
 
     return Defense(f"batch shaping, C={clip:g}, sigma={noise:g}", gradients=gradients)
 
@@ -203,7 +188,7 @@ def privacy_epsilon(noise: float, sample_rate: float, steps: int, delta: float =
     noise: the multiplier. sample_rate: batch size over number of images. delta: in (0, 1).
     Infinite without noise. Raises ValueError for values without meaning.
     """
-    check_shaping(1.0, noise)
+    per_example.check_shaping(1.0, noise)
     if not 0 < delta < 1:
         raise ValueError(f"delta is {delta}, expected a probability in (0, 1), such as 1e-5.")
     if not 0 < sample_rate <= 1 or steps < 1:

@@ -62,27 +62,41 @@ def linear_layers(model: Classifier) -> list[nn.Linear]:
     return [layer for layer in layers if layer.weight.requires_grad]
 
 
+Record = list[tuple[nn.Module, Tensor, Tensor]]  # a layer, what went in, what came out
+
+
+def record(
+    model: Classifier, images: Tensor, labels: Tensor, layers: list[nn.Module]
+) -> tuple[Tensor, Record]:
+    """The loss of each image (N,), and the record of these layers."""
+    seen: Record = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        seen.append((layer, inputs[0].detach(), output))
+        return output.clone()  # what follows may change it in place, as some ReLUs do
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        with torch.enable_grad():
+            losses = cross_entropy(model(images), labels, reduction="none")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return losses, seen
+
+
 def linear_norms(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     """The same lengths (N,) for models of linear layers, without the gradients of the examples.
 
     Source: Goodfellow, Efficient Per-Example Gradient Computations (arXiv 1510.01799).
     """
-    inputs, outputs, layers = [], [], linear_layers(model)
-
-    def keep(layer: nn.Linear, given: tuple[Tensor], output: Tensor) -> None:
+    losses, seen = record(model, images, labels, linear_layers(model))
+    errors = torch.autograd.grad(losses.sum(), [output for _, _, output in seen])
+    squares = []
+    for (layer, a, _), e in zip(seen, errors, strict=True):
         bias = 0 if layer.bias is None else 1  # a bias is a weight whose input is always 1
-        inputs.append(given[0].detach().square().sum(1) + bias)
-        outputs.append(output)
-
-    hooks = [layer.register_forward_hook(keep) for layer in layers]
-    try:
-        with torch.enable_grad():
-            loss = cross_entropy(model(images), labels, reduction="sum")
-    finally:
-        for hook in hooks:
-            hook.remove()
-    errors = (error.square().sum(1) for error in torch.autograd.grad(loss, outputs))
-    return torch.stack([a * b for a, b in zip(inputs, errors, strict=True)]).sum(0).sqrt()
+        squares.append((a.square().sum(1) + bias) * e.square().sum(1))
+    return torch.stack(squares).sum(0).sqrt()
 
 
 def check_shaping(bound: float, noise: float = 0.0) -> None:
@@ -93,6 +107,12 @@ def check_shaping(bound: float, noise: float = 0.0) -> None:
         raise ValueError(f"The noise multiplier is {noise}, expected 0 or more.")
     if noise > 0 and bound == math.inf:
         raise ValueError("Noise is measured in units of the bound: with noise, give a finite one.")
+
+
+def deviation(bound: float, noise: float) -> float:
+    """The standard deviation of the noise on a sum of clipped gradients, in each coordinate."""
+    check_shaping(bound, noise)
+    return bound * noise if noise > 0 else 0.0  # the bound may be infinite where there is no noise
 
 
 def clip(gradients: ExampleGradients, bound: float) -> ExampleGradients:
@@ -117,15 +137,16 @@ def add_noise(gradient: Gradient, deviation: float, generator: torch.Generator) 
 
 
 def clip_and_noise(
-    gradients: ExampleGradients, bound: float, noise: float, batch_size: int,
+    gradients: ExampleGradients,
+    bound: float,
+    noise: float,
+    batch_size: int,
     generator: torch.Generator,
-) -> Gradient:  # fmt: skip
+) -> Gradient:
     """The shaped gradient: the sum of the clipped gradients, plus noise, over the batch size.
 
     noise: the standard deviation of the noise in units of `bound`, the same for each coordinate.
     With no example (N = 0), only the noise is left. Raises ValueError for values without meaning.
     """
-    check_shaping(bound, noise)
-    total = tuple(part.sum(0) for part in clip(gradients, bound))
-    deviation = bound * noise if noise > 0 else 0.0
-    return tuple(part / batch_size for part in add_noise(total, deviation, generator))
+    total, size = tuple(part.sum(0) for part in clip(gradients, bound)), deviation(bound, noise)
+    return tuple(part / batch_size for part in add_noise(total, size, generator))

@@ -3,69 +3,45 @@
 Generated from notebooks/03_the_slab_attack.ipynb: edit it there, then run make notebooks.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
-from course_utils.attacks.label_flipping import budget_for, random_flips
+from course_utils.attacks.label_flipping import budget_for
 from course_utils.attacks.slab import corner_images, slab_attack, train_decoy
-from course_utils.data import Data, balanced, load, only
+from course_utils.cases import label_flips
+from course_utils.cases.slab import RECIPES, poisons, slab_case
+from course_utils.data import Data
+from course_utils.defense import Defense
 from course_utils.defenses.sanitizers import SCORES, sanitizer
-from course_utils.models import Classifier, build
+from course_utils.models import Classifier
+from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
-from course_utils.threat import Indiscriminate, Poison, ThreatModel, accuracy
-from course_utils.training import Recipe, train
-
-PAIR = ("Dress", "Coat")
-FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
-RECIPES = {
-    "course": Recipe(),
-    "paper": Recipe(epochs=40, batch_size=300, lr=0.01, weight_decay=0.0, optimizer="adam"),
-}
+from course_utils.threat import Poison, ThreatModel
+from course_utils.training import train
+from course_utils.trials import Case, Rows, Victim, columns, compare
 
 
-def draw(seed: int) -> tuple[Data, Data]:
-    """The training images of one trial, and the test images."""
-    train_all, test = (only(part, PAIR) for part in load("fashion_mnist"))
-    return balanced(train_all, 3600, seed), test
-
-
-def poisons(data: Data, fraction: float, seed: int) -> dict[str, Poison]:
-    """The slab attack and its control, equally many poisons each."""
-    goal, threat = Indiscriminate(), ThreatModel(budget_for(data, fraction), placement="append")
-    slab, flips = slab_attack(data, goal, threat), random_flips(data, goal, threat, seed)
-    for poison in (slab, flips):
-        poison.check(threat, data)
-    return {"slab attack": slab, "random flips": flips}
-
-
-def measure(data: Data, test: Data, recipe: Recipe, seed: int) -> dict:
-    """Train a victim: its accuracy after the last epoch, and at the best epoch."""
-    model, history = build("logistic_regression", data.shape, len(data.classes)), []
-
-    def look(victim: Classifier, epoch: int) -> None:
-        history.append(accuracy(victim, test))
-
-    train(model, data, recipe, seed=seed, after_epoch=look)
-    return {"accuracy": history[-1], "best_epoch": max(history)}
-
-
-def damage(seed: int, fractions: tuple[float, ...], recipes: dict[str, Recipe]) -> list[dict]:
+def damage(seed: int, setting: Setting, fractions: tuple[float, ...], titles: Sequence) -> Rows:
     """One victim for each recipe, on clean data and for each fraction and attack."""
-    data, test = draw(seed)
-    seen = {("clean", 0.0): data}
+    case, attackers = slab_case(seed, setting), {("clean", 0.0): None}
     for fraction in fractions:
-        for name, poison in poisons(data, fraction, seed).items():
-            seen[name, fraction] = poison.apply(data)
-    return [
-        {"recipe": title, "condition": name, "fraction": fraction}
-        | measure(part, test, recipe, seed)
-        for title, recipe in recipes.items()
-        for (name, fraction), part in seen.items()
-    ]
+        for name, poison in poisons(case.data, fraction, seed).items():
+            attackers[name, fraction] = poison
+    rows = []
+    for title in titles:
+        trained = replace(case, recipe=setting.shortened(RECIPES[title]))
+        found = label_flips.by_epoch(trained, attackers, ("condition", "fraction"))
+        found = columns(found, "condition", "fraction", "accuracy", "best_epoch")
+        rows += [{"recipe": title, **row} for row in found]
+    return rows
 
 
-def damage_trial(seed: int) -> list[dict]:
+def damage_trial(seed: int, setting: Setting = MLP) -> Rows:
     """All fractions, both recipes."""
-    return damage(seed, FRACTIONS, RECIPES)
+    return damage(seed, setting, label_flips.FRACTIONS, RECIPES)
 
 
 DAMAGE = Study("slab_damage", "03", damage_trial, range(100, 120))
@@ -75,52 +51,63 @@ SMALL, LARGE = 0.02, 0.3
 COMBINATIONS = {"sphere + slab": ("sphere", "slab"), "all four": ("sphere", "slab", "loss", "k-NN")}
 
 
-def inspect(
-    data: Data, test: Data, poison: Poison, reference: Data | None, seed: int
-) -> list[tuple[str, str, float]]:
-    """What each filter does to a poisoned set: rows of (filter, measure, value)."""
-    recipe, seen, is_poison = RECIPES["course"], poison.apply(data), poison.mask(data)
-    model = build("logistic_regression", data.shape, len(data.classes))
+def masks_of(case: Case, seen: Data, reference: Data | None) -> dict[str, Tensor]:
+    """What each filter, and each combination of filters, keeps of the data that it sees."""
 
     def fit(part: Data) -> Classifier:
-        return train(model, part, recipe, seed=seed)
+        return case.train(case.plain, part)
 
     masks = {name: sanitizer(name, reference=reference).keep(seen, fit) for name in SCORES}
     for name, parts in COMBINATIONS.items():
         masks[name] = torch.stack([masks[part] for part in parts]).all(0)
-    rows = [("none", "accuracy", accuracy(fit(seen), test))]
+    return masks
+
+
+def keeper(name: str, mask: Tensor) -> Defense:
+    """A filter that has already decided."""
+    return Defense(name, keep=lambda data, fit: mask)
+
+
+def inspect(case: Case, poison: Poison, reference: Data | None) -> Rows:
+    """What each filter does to a poisoned set, and what it leaves to the victims behind two."""
+    masks = masks_of(case, poison.apply(case.data), reference)
+    victims = {"none": case.plain}
+    for name in COMBINATIONS:
+        victims[name] = Victim(keeper(name, masks[name]), case.recipe)
+    found = compare(case, {"poison": poison}, victims)
+    left = {row["victim"]: row["accuracy"] for row in found}
+    rows, is_poison = [("none", "accuracy", left["none"])], poison.mask(case.data)
     for name, kept in masks.items():
         rows.append((name, "caught", (~kept[is_poison]).float().mean().item()))
         rows.append((name, "lost", (~kept[~is_poison]).float().mean().item()))
-        if name in COMBINATIONS:
-            rows.append((name, "accuracy", accuracy(fit(seen[kept]), test)))
-    return rows
+        if name in left:
+            rows.append((name, "accuracy", left[name]))
+    return [dict(zip(("filter", "measure", "value"), row, strict=True)) for row in rows]
 
 
-def more_attacks(data: Data, fraction: float, seed: int) -> dict[str, Poison]:
+def more_attacks(case: Case, fraction: float) -> dict[str, Poison]:
     """Slab attack, random flips, corner images; at the small fraction also slab with a decoy."""
-    model, recipe = build("logistic_regression", data.shape, len(data.classes)), RECIPES["course"]
+    data, seed = case.data, 10_000 + case.seed  # models of the attacker's, not of the victim
     threat = ThreatModel(budget_for(data, fraction), placement="append")
-    surrogate = train(model, data, recipe, seed=10_000 + seed)
-    attacks = poisons(data, fraction, seed)
+    surrogate = train(case.model, data, case.recipe, seed=seed)
+    attacks = poisons(data, fraction, case.seed)
     attacks["corner images"] = corner_images(data, threat, surrogate)
     if fraction == SMALL:
-        decoy = train_decoy(model, data, recipe, 10_000 + seed)
-        attacks["slab + decoy"] = slab_attack(data, Indiscriminate(), threat, decoy=decoy)
+        decoy = train_decoy(case.model, data, case.recipe, seed)
+        attacks["slab + decoy"] = slab_attack(data, case.goal, threat, decoy=decoy)
     for poison in attacks.values():
         poison.check(threat, data)
     return attacks
 
 
-def detection_trial(seed: int) -> list[dict]:
+def detection_trial(seed: int, setting: Setting = MLP) -> Rows:
     """Every attack at two fractions, limits fitted on clean and on contaminated data."""
-    (data, test), rows = draw(seed), []
+    case, rows = slab_case(seed, setting), []
     for fraction in (SMALL, LARGE):
-        for condition, poison in more_attacks(data, fraction, seed).items():
-            for name, reference in (("clean", data), ("contaminated", None)):
+        for condition, poison in more_attacks(case, fraction).items():
+            for name, reference in (("clean", case.data), ("contaminated", None)):
                 labels = {"condition": condition, "fraction": fraction, "limits": name}
-                for which, measure, value in inspect(data, test, poison, reference, seed):
-                    rows.append({**labels, "filter": which, "measure": measure, "value": value})
+                rows += [{**labels, **row} for row in inspect(case, poison, reference)]
     return rows
 
 

@@ -3,15 +3,9 @@
 Generated from notebooks/06_metapoison.ipynb: edit it there, then run make notebooks.
 """
 
-import copy
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-import torch
-from torch import Tensor
-
-from course_utils.attacks.gradient_matching import gradient_matching, staggered
+from course_utils.attacks import gradient_matching
 from course_utils.attacks.metapoison import (
     FIVE_STEPS,
     Unrolling,
@@ -19,105 +13,52 @@ from course_utils.attacks.metapoison import (
     margin_loss,
     metapoison,
 )
-from course_utils.data import Data, balanced, load
-from course_utils.models import Classifier, build
+from course_utils.cases.goals import draw_goal
+from course_utils.cases.unrolled import (
+    Scene,
+    draw_scene,
+    epochs_of,
+    metapoison_case,
+    threat_model,
+    timed,
+)
+from course_utils.data import balanced, load
+from course_utils.models import build
+from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
-from course_utils.studies.goals import draw_goal
-from course_utils.threat import Poison, Targeted, ThreatModel
-from course_utils.training import Recipe, Scenario, train
-from course_utils.trials import compare, with_controls
-
-SCRATCH = Recipe(epochs=20, batch_size=100, lr=0.05)
-TRAININGS, AGES = 4, (2, 5, 10, 20)
-THREAT = ThreatModel(budget=150, epsilon=32 / 255, clean_label=True)
+from course_utils.threat import Poison
+from course_utils.training import Recipe, train
+from course_utils.trials import Case, Rows, compare
 
 
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """What a trial begins with; all conditions share it.
-
-    surrogates: of all ages, for MetaPoison. older: those that gradient matching uses.
-    base: the rows to poison, the largest gradients first. seed: of the trial.
-    """
-
-    data: Data
-    test: Data
-    model: Classifier
-    surrogates: list[Classifier]
-    older: list[Classifier]
-    goal: Targeted
-    base: Tensor
-    seed: int
-    recipe: Recipe = SCRATCH
-    scenario: Scenario = "scratch"
+def rows_of(case: Case, crafted: dict[str, tuple[Poison, float]], controls: bool) -> Rows:
+    """A victim for each poison, with the CPU seconds of crafting; with clean data and noise."""
+    made = {name: poison for name, (poison, _) in crafted.items()}
+    if controls:
+        noisy = replace(case, craft=lambda victim: made["MetaPoison"]).noise
+        made = {"clean": None, "noise": noisy, **made}
+    rows = []
+    for row in compare(case, made):
+        seconds = crafted.get(row["attacker"], (None, 0.0))[1]
+        labels = {"condition": row["attacker"], "defense": row["victim"]}
+        measured = {name: row[name] for name in ("accuracy", "success", "seconds")}
+        rows.append({**labels, **measured, "crafting": seconds})
+    return rows
 
 
-def aim(
-    adults: Sequence[Classifier], data: Data, test: Data, threat: ThreatModel, seed: int, near: bool
-) -> tuple[Targeted, Tensor]:
-    """Draw a target that fully trained surrogates classify correctly, and choose the base rows."""
-    goal = draw_goal(adults, test, seed, near)
-    return goal, largest_gradients(adults, data, goal, threat)
-
-
-def draw_scene(seed: int, device: torch.device | str = "cpu") -> Scene:
-    """Draw 3,000 training images, train the surrogates, draw a target and 150 base images."""
-    train_all, test = (part.to(device) for part in load("fashion_mnist"))
-    data = balanced(train_all, 3000, seed)
-    model = build("mlp", data.shape, len(data.classes))
-    surrogates = staggered(model, data, SCRATCH, seed, TRAININGS, AGES)
-    older = [s for s, age in zip(surrogates, AGES * TRAININGS, strict=True) if age >= 10]
-    goal, base = aim(older[1::2], data, test, THREAT, seed, near=True)
-    return Scene(data, test, model, surrogates, older, goal, base, seed)
-
-
-Crafted = dict[str, tuple[Poison | None, float]]  # by condition: a poison, and its CPU seconds
-
-
-def timed(attack: Callable[..., Poison], scene: Scene, threat: ThreatModel, **options) -> tuple:
-    """Craft a poison from the first base rows and check it; the poison and its CPU seconds."""
-    given = {"surrogates": scene.surrogates, "base": scene.base[: threat.budget], **options}
-    begin = time.process_time()
-    poison = attack(data=scene.data, goal=scene.goal, threat=threat, seed=scene.seed, **given)
-    seconds = time.process_time() - begin
-    poison.check(threat, scene.data)
-    return poison, seconds
-
-
-def both(scene: Scene, threat: ThreatModel, how: Unrolling = FIVE_STEPS) -> Crafted:
-    """Both attacks on the same base rows, with the same threat model."""
-    return {
-        "gradient matching": timed(gradient_matching, scene, threat, surrogates=scene.older),
-        "MetaPoison": timed(metapoison, scene, threat, how=how),
+def both(scene: Scene, setting: Setting, how: Unrolling = FIVE_STEPS) -> Rows:
+    """Clean data, noise, and both attacks on the same base rows, with the same threat model."""
+    attack = gradient_matching.gradient_matching
+    crafted = {
+        "gradient matching": timed(attack, scene, setting, surrogates=scene.older),
+        "MetaPoison": timed(metapoison, scene, setting, how=how),
     }
+    return rows_of(metapoison_case(scene, setting), crafted, controls=True)
 
 
-def controls(scene: Scene, crafted: Crafted) -> Crafted:
-    """The conditions that an attack must beat: clean data, and noise of MetaPoison's size."""
-    noise = with_controls(crafted["MetaPoison"][0], scene.data, scene.seed)["noise"]
-    return {"clean": (None, 0.0), "noise": (noise, 0.0)}
-
-
-def victims(scene: Scene, crafted: Crafted, **labels) -> list[dict]:
-    """Train and measure one victim for each condition; the CPU seconds of crafting stand beside."""
-    rows = compare(
-        {name: poison for name, (poison, _) in crafted.items()},
-        goal=scene.goal,
-        data=scene.data,
-        test=scene.test,
-        model=scene.model,
-        recipe=scene.recipe,
-        seed=scene.seed,
-        scenario=scene.scenario,
-    )
-    return [{**labels, **row, "crafting": crafted[row["condition"]][1]} for row in rows]
-
-
-def main_trial(seed: int) -> list[dict]:
+def main_trial(seed: int, setting: Setting = MLP) -> Rows:
     """Clean data, noise, gradient matching and MetaPoison from scratch."""
-    scene = draw_scene(seed)
-    crafted = both(scene, THREAT)
-    return victims(scene, controls(scene, crafted) | crafted)
+    return both(draw_scene(seed, setting), setting)
 
 
 MAIN_STUDY = Study("metapoison", "06", main_trial, range(40))
@@ -132,50 +73,41 @@ VARIANTS = {
 }
 
 
-def variants_trial(seed: int) -> list[dict]:
+def variants_trial(seed: int, setting: Setting = MLP) -> Rows:
     """MetaPoison with other settings, on the first trials of the main study."""
-    scene = draw_scene(seed)
-    crafted = {name: timed(metapoison, scene, THREAT, how=how) for name, how in VARIANTS.items()}
-    return victims(scene, crafted)
+    scene = draw_scene(seed, setting)
+    crafted = {name: timed(metapoison, scene, setting, how=how) for name, how in VARIANTS.items()}
+    return rows_of(metapoison_case(scene, setting), crafted, controls=False)
 
 
 VARIANTS_STUDY = Study("metapoison_variants", "06", variants_trial, range(20))
 
 
 TUNING = Recipe(epochs=10, batch_size=100, lr=0.02)
-TUNING_THREAT = ThreatModel(budget=50, epsilon=32 / 255, clean_label=True)
-TUNING_STEPS, TUNING_AGES = Unrolling(lr=0.05), (2, 5, 10)
+TUNING_STEPS, TUNING_AGES = Unrolling(lr=0.05), (0.2, 0.5, 1.0)
 
 
-def tuned(model: Classifier, data: Data, seed: int) -> list[Classifier]:
-    """Copies of a model that is fine-tuned on the data, after 2, 5 and 10 epochs."""
-    copies = []
-
-    def keep(surrogate: Classifier, epoch: int) -> None:
-        if epoch in TUNING_AGES:
-            copies.append(copy.deepcopy(surrogate))
-
-    train(model, data, TUNING, scenario="finetune", seed=seed, after_epoch=keep)
-    return copies
-
-
-def draw_tuning_scene(seed: int) -> Scene:
+def draw_tuning_scene(seed: int, setting: Setting) -> Scene:
     """A model trained on 3,000 images that is fine-tuned on 1,000 others; 50 base images."""
     train_all, test = load("fashion_mnist")
-    drawn = balanced(train_all, 4000, seed)
-    old, data = drawn[:3000], drawn[3000:]
-    model = train(build("mlp", data.shape, len(data.classes)), old, SCRATCH, seed=seed)
-    first, second = (tuned(model, data, 1000 * (seed + 1) + number) for number in range(2))
-    older, adults = first[1:] + second[1:], [first[-1], second[-1]]
-    goal, base = aim(adults, data, test, TUNING_THREAT, seed, near=True)
-    return Scene(data, test, model, first + second, older, goal, base, seed, TUNING, "finetune")
+    drawn, size = balanced(train_all, setting.scaled(4000), seed), setting.scaled(3000)
+    old, data, tuning = drawn[:size], drawn[size:], setting.shortened(TUNING)
+    first = build(setting.network, data.shape, len(data.classes))
+    model = train(first, old, setting.recipe, seed=seed)
+    ages = epochs_of(tuning, TUNING_AGES)
+    given = (model, data, tuning, seed, range(2), ages)
+    surrogates = gradient_matching.staggered(*given, scenario="finetune")
+    older = [one for number, one in enumerate(surrogates) if number % len(ages)]
+    adults, threat = surrogates[len(ages) - 1 :: len(ages)], threat_model(setting, 50)
+    goal = draw_goal(adults, test, seed)
+    base = largest_gradients(adults, data, goal, threat)
+    models = (model, surrogates, older)
+    return Scene(data, test, *models, goal, base, threat, tuning, seed, "finetune")
 
 
-def tuning_trial(seed: int) -> list[dict]:
+def tuning_trial(seed: int, setting: Setting = MLP) -> Rows:
     """Clean data, noise, gradient matching and MetaPoison against a victim that is fine-tuned."""
-    scene = draw_tuning_scene(seed)
-    crafted = both(scene, TUNING_THREAT, TUNING_STEPS)
-    return victims(scene, controls(scene, crafted) | crafted)
+    return both(draw_tuning_scene(seed, setting), setting, TUNING_STEPS)
 
 
 TUNING_STUDY = Study("metapoison_finetuning", "06", tuning_trial, range(20))

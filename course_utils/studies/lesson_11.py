@@ -3,21 +3,19 @@
 Generated from notebooks/11_filtering.ipynb: edit it there, then run make notebooks.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from course_utils.attacks.label_flipping import budget_for, random_flips
-from course_utils.attacks.patch_backdoors import badnets
-from course_utils.data import Data, balanced, load
+from course_utils.cases import backdoors, from_scratch, label_flips, transfer
+from course_utils.cases.filtering import filters
+from course_utils.data import Data
 from course_utils.defense import Defense
 from course_utils.defenses.filters import (
-    activation_clustering,
     class_scores,
     cluster_scores,
     deep_knn,
@@ -27,82 +25,11 @@ from course_utils.defenses.filters import (
     spectral_signatures,
     vote_margin,
 )
-from course_utils.defenses.sanitizers import loss_score, sanitizer
-from course_utils.models import Classifier, build
+from course_utils.defenses.sanitizers import loss_score
+from course_utils.models import Classifier
+from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
-from course_utils.studies import lesson_02, lesson_04, lesson_05, lesson_07
-from course_utils.studies.goals import draw_goal
-from course_utils.threat import Backdoor, Goal, Indiscriminate, Poison, ThreatModel
-from course_utils.training import Recipe, Scenario, train
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One attack in its setting: clean data, poison, what the attacker wants, how victims train."""
-
-    data: Data
-    poison: Poison
-    goal: Goal
-    test: Data
-    model: Classifier
-    recipe: Recipe
-    seed: int
-    scenario: Scenario = "scratch"
-
-    @property
-    def bound(self) -> int:
-        """The largest number of poisons with the same label: what a defender may be told."""
-        return int(self.poison.labels.bincount().max())
-
-    def fit(self, part: Data) -> Classifier:
-        """A model trained on these images in the victim's way."""
-        return train(self.model, part, self.recipe, scenario=self.scenario, seed=self.seed)
-
-
-def flips_case(seed: int) -> Case:
-    """10% random label flips in 2,000 images, for the MLP of lesson 02."""
-    train_all, test_all = load("fashion_mnist")
-    data, test = balanced(train_all, 2000, seed), balanced(test_all, 1000, seed=0)
-    goal, threat = Indiscriminate(), ThreatModel(budget_for(data, 0.1))
-    poison = random_flips(data, goal, threat, seed)
-    poison.check(threat, data)
-    model = build("mlp", data.shape, len(data.classes))
-    return Case(data, poison, goal, test, model, lesson_02.NETWORK, seed)
-
-
-def collision_case(seed: int) -> Case:
-    """Bullseye Polytope with 5 poisons at 32/255 against a head on frozen features: lesson 04."""
-    draw, name = lesson_04.draw_transfer(seed), lesson_04.BULLSEYE
-    attack = {name: lesson_04.COLLISIONS[name]}
-    poison = lesson_04.craft(attack, [draw.extractor], draw, 5, seed)[name]
-    return Case(
-        draw.data, poison, draw.goal, draw.test, draw.extractor, lesson_04.HEAD, seed, "transfer"
-    )
-
-
-def matching_cases(seed: int, budgets: Sequence[int] = (150, 60)) -> dict[int, Case]:
-    """Gradient matching at 32/255 against the MLP of lesson 05: one case for each budget."""
-    scene = lesson_05.draw_scene(seed)
-    goal = draw_goal(scene.adults, scene.test, seed)
-    base, cases = lesson_05.best_bases(scene, goal), {}
-    for budget in budgets:
-        poison = lesson_05.craft(scene, goal, base[:budget], "32/255")
-        cases[budget] = Case(
-            scene.data, poison, goal, scene.test, scene.model, lesson_05.RECIPE, seed
-        )
-    return cases
-
-
-def badnets_case(seed: int, rate: float = 0.01, side: int = 4) -> Case:
-    """BadNets in 3,000 images, for the MLP of lesson 07."""
-    train_all, test_all = load("fashion_mnist")
-    data, test = balanced(train_all, 3000, seed), balanced(test_all, 2000, seed=0)
-    goal = Backdoor(lesson_07.draw_trigger(side, seed), lesson_07.draw_pair(seed)[1])
-    threat = ThreatModel(budget_for(data, rate))
-    poison = badnets(data, goal, threat, seed)
-    poison.check(threat, data)
-    model = build("mlp", data.shape, len(data.classes))
-    return Case(data, poison, goal, test, model, lesson_07.RECIPE, seed)
+from course_utils.trials import Case, Rows, Victim, compare
 
 
 def class_ranks(scores: Tensor, labels: Tensor) -> Tensor:
@@ -114,11 +41,11 @@ def class_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     return ranks
 
 
-def suspicion(case: Case, seen: Data, looker: Classifier) -> dict[str, Tensor]:
+def suspicion(seen: Data, looker: Classifier, told: int) -> dict[str, Tensor]:
     """How suspicious each filter finds each image (N,), looking with this model."""
     features, y = features_of(looker, seen), seen.y
     loss = loss_score(seen, lambda part: looker)(seen)
-    votes = neighbour_labels(features, y, 2 * case.bound)
+    votes = neighbour_labels(features, y, 2 * told)
     return {
         "loss": class_ranks(loss, y),
         "Spectral Signatures": class_ranks(spectral_scores(features, y), y),
@@ -128,93 +55,83 @@ def suspicion(case: Case, seen: Data, looker: Classifier) -> dict[str, Tensor]:
     }
 
 
-def told_filters(case: Case) -> dict[str, Defense]:
-    """Each filter as a defender sets it who is told how many poisons a class may hold."""
-    share = min(1.5 * case.bound * len(case.data.classes) / len(case.data), 0.9)
-    return {
-        "loss": sanitizer("loss"),
-        "four sanitizers": sanitizer("sphere", "slab", "loss", "k-NN"),
-        "Spectral Signatures": spectral_signatures(share),
-        "Spectral, uncentred": spectral_signatures(share, centred=False),
-        "Activation Clustering": activation_clustering(),
-        "every smaller cluster": activation_clustering(size=0.5, silhouette=-1),
-        "Deep k-NN": deep_knn(2 * case.bound),
-    }
+def bound(case: Case) -> int:
+    """The largest number of poisons with the same label: what a defender may be told."""
+    return int(case.oblivious.labels.bincount().max())
 
 
-def at_random(kept: Tensor, seed: int) -> Tensor:
-    """A mask that keeps as many images as this one, drawn by lot."""
-    order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))
-    return kept[order.to(kept.device)]
+def at_random(filtered: Victim, seed: int) -> Victim:
+    """A victim that drops as many images as this one does, drawn by lot."""
+
+    def keep(data: Data, fit: Callable) -> Tensor:
+        kept = filtered.defense.keep(data, fit)
+        order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))
+        return kept[order.to(kept.device)]
+
+    return replace(filtered, defense=Defense(f"random, as {filtered.defense.name}", keep=keep))
 
 
-def filter_rows(case: Case, names: Sequence[str] = ()) -> list[dict]:
+def controls(case: Case) -> dict[str, Victim]:
+    """A victim without a filter, and one whose filter is an oracle: it drops just the poison."""
+    clean = ~case.oblivious.mask(case.data)
+    oracle = Defense("oracle", keep=lambda data, fit: clean)
+    return {"none": case.plain, "oracle": Victim(oracle, case.recipe)}
+
+
+def filter_rows(case: Case, names: Sequence[str] = ()) -> Rows:
     """What each filter removes, and what a victim that trains on the rest then does.
 
     names: the filters, or () for all; no filter, an oracle and random removal come with them.
     """
-    seen, bad = case.poison.apply(case.data), case.poison.mask(case.data)
-    looker, looking = timed(case.fit, seen)
-    scores = suspicion(case, seen, looker)
-    masks, seconds = {"none": torch.ones_like(bad), "oracle": ~bad}, {}
-    for name, defense in told_filters(case).items():
+    poison, told = case.oblivious, bound(case)
+    seen, bad = poison.apply(case.data), poison.mask(case.data)
+    scores = suspicion(seen, case.train(case.plain, seen), told)
+    victims = controls(case)
+    for name, filtered in filters(case, told).items():
         if not names or name in names:
-            masks[name], filtering = timed(defense.keep, seen, lambda part: looker)
-            seconds[name] = looking + filtering
+            victims[name] = filtered
     for name in ("Spectral Signatures", "Deep k-NN"):
-        masks[f"random, as {name}"] = at_random(masks[name], case.seed)
+        victims[f"random, as {name}"] = at_random(victims[name], case.seed)
     rows = []
-    for name, kept in masks.items():
+    for row in compare(case, {"attack": poison}, victims):
+        name = row["victim"]
         area = roc_auc_score(bad.cpu(), scores[name].cpu()) if name in scores else np.nan
-        found = removal(case, seen, kept, looker if name == "none" else None)
-        found["seconds"] += looking if name == "none" else seconds.get(name, 0)
-        rows.append({"filter": name, "auc": area, **found})
+        rows.append({"filter": name, "auc": area, **removal(row, len(poison))})
     return rows
 
 
-def timed(function: Callable, *inputs) -> tuple:
-    """What the function returns, and the seconds of computing that it took."""
-    begin = time.process_time()
-    return function(*inputs), time.process_time() - begin
-
-
-def removal(case: Case, seen: Data, kept: Tensor, victim: Classifier | None = None) -> dict:
-    """How many poisons and clean images go, and what the victim does that trains on the rest."""
-    bad, seconds = case.poison.mask(case.data), 0.0
-    if victim is None:
-        victim, seconds = timed(case.fit, seen[kept])
-    return {
-        "poisons": int(bad.sum()),
-        "poisons removed": int((bad & ~kept).sum()),
-        "clean removed": int((~bad & ~kept).sum()),
-        **case.goal.measure(victim, case.test),
-        "seconds": seconds,
-    }
+def removal(row: dict, poisons: int) -> dict:
+    """What a row of `compare` says of a filter: none removes nothing."""
+    removed = {name: row.get(name, 0) for name in ("poisons removed", "clean removed")}
+    measured = {name: row[name] for name in row if name in ("accuracy", "success", "asr")}
+    return {"poisons": poisons, **removed, **measured, "seconds": row["seconds"]}
 
 
 SHORT = ("loss", "Spectral Signatures", "Activation Clustering", "Deep k-NN")
 
 
-def flips_trial(seed: int) -> list[dict]:
+def flips_trial(seed: int, setting: Setting = MLP) -> Rows:
     """Label flips against the four sanitizers and the filters in SHORT."""
-    return filter_rows(flips_case(seed), ("four sanitizers", *SHORT))
+    return filter_rows(label_flips.flips(seed, setting), ("four sanitizers", *SHORT))
 
 
-def collision_trial(seed: int) -> list[dict]:
+def collision_trial(seed: int, setting: Setting = MLP) -> Rows:
     """Bullseye Polytope against every filter."""
-    return filter_rows(collision_case(seed))
+    return filter_rows(transfer.bullseye(seed, setting))
 
 
-def matching_trial(seed: int) -> list[dict]:
+def matching_trial(seed: int, setting: Setting = MLP) -> Rows:
     """Gradient matching: 150 poisons against every filter, 60 against those in SHORT."""
-    cases = matching_cases(seed)
-    found = {150: filter_rows(cases[150]), 60: filter_rows(cases[60], SHORT)}
-    return [{"budget": budget, **row} for budget, rows in found.items() for row in rows]
+    scene, found = from_scratch.draw_scene(seed, setting=setting), []
+    for budget, names in ((150, ()), (60, SHORT)):
+        case = from_scratch.matching(seed, setting, budget, scene=scene)
+        found += [{"budget": budget, **row} for row in filter_rows(case, names)]
+    return found
 
 
-def badnets_trial(seed: int) -> list[dict]:
+def badnets_trial(seed: int, setting: Setting = MLP) -> Rows:
     """BadNets against every filter."""
-    return filter_rows(badnets_case(seed))
+    return filter_rows(backdoors.badnets_case(seed, setting))
 
 
 COLLISION = Study("filter_collision", "11", collision_trial, range(40))
@@ -229,20 +146,25 @@ SETTINGS = {
 }
 
 
-def sweep_trial(seed: int) -> list[dict]:
+def sweep_trial(seed: int, setting: Setting = MLP) -> Rows:
     """Removed shares and numbers of neighbours that nobody told, against two attacks."""
-    rows, make = [], {"share": spectral_signatures, "k": deep_knn}
-    cases = {"feature collision": collision_case(seed), "BadNets": badnets_case(seed)}
+    rows, cases = (
+        [],
+        {
+            "feature collision": transfer.bullseye(seed, setting),
+            "BadNets": backdoors.badnets_case(seed, setting),
+        },
+    )
     for attack, case in cases.items():
-        seen = case.poison.apply(case.data)
-        looker = case.fit(seen)
-        settings = [(k, value) for k, values in SETTINGS[attack].items() for value in values]
-        for kind, value in settings:
-            kept = make[kind](value).keep(seen, lambda part, looker=looker: looker)
-            found = removal(case, seen, kept)
-            succeeded = found.pop("success" if attack == "feature collision" else "asr")
-            row = {"attack": attack, "setting": kind, "value": value, "success": float(succeeded)}
-            rows.append(row | found)
+        shares, counts = SETTINGS[attack]["share"], SETTINGS[attack]["k"]
+        tried = {("share", share): spectral_signatures(share) for share in shares}
+        tried |= {("k", k): deep_knn(setting.scaled(k)) for k in counts}
+        victims = {name: Victim(defense, case.recipe) for name, defense in tried.items()}
+        for row in compare(case, {"attack": case.oblivious}, victims):
+            kind, value = row["victim"]
+            found = removal(row, len(case.oblivious))
+            hit = float(found.pop("success" if "success" in found else "asr"))
+            rows.append({"attack": attack, "setting": kind, "value": value, "success": hit} | found)
     return rows
 
 
@@ -273,31 +195,33 @@ def strength(features: Tensor, bad: Tensor) -> float:
     return (share * (1 - share) * gap.square().sum() / largest_spread).item()
 
 
-def spectral_looks(case: Case, looks: Sequence[tuple[int, str]] = LOOKS) -> list[dict]:
-    """The AUC of both spectral scores within the target class, while a victim trains."""
-    seen, rows = case.poison.apply(case.data), []
+def spectral_looks(case: Case, looks: Sequence[tuple[int, str]] = LOOKS) -> Rows:
+    """The AUC of both spectral scores within the target class, while a victim trains.
+
+    looks: after which of 20 epochs, and at which layer.
+    """
+    seen, rows = case.oblivious.apply(case.data), []
     mine = seen.y == case.goal.target_class
-    images, bad = seen.x[mine], case.poison.mask(case.data)[mine]
+    images, bad = seen.x[mine], case.oblivious.mask(case.data)[mine]
 
     def look(victim: Classifier, epoch: int) -> None:
-        for layer in (layer for at, layer in looks if at == epoch):
-            features = at_layer(victim, images, layer)
-            areas = [
-                roc_auc_score(bad.cpu(), class_scores(features, centred).cpu())
-                for centred in (True, False)
-            ]
-            row = {"epoch": epoch, "layer": layer, "strength": strength(features, bad)}
-            rows.append(row | dict(zip(("centred", "uncentred"), areas, strict=True)))
+        done = 20 * epoch // case.recipe.epochs
+        for layer in (layer for at, layer in looks if at == done):
+            features, row = at_layer(victim, images, layer), {"epoch": done, "layer": layer}
+            row["strength"] = strength(features, bad)
+            for name, centred in (("centred", True), ("uncentred", False)):
+                row[name] = roc_auc_score(bad.cpu(), class_scores(features, centred).cpu())
+            rows.append(row)
 
-    train(case.model, seen, case.recipe, seed=case.seed, after_epoch=look)
+    compare(case, {"attack": case.oblivious}, after_epoch=look)
     return rows
 
 
-def spectral_trial(seed: int) -> list[dict]:
+def spectral_trial(seed: int, setting: Setting = MLP) -> Rows:
     """BadNets in 3,000 images: each dose, seen from several layers and epochs."""
     rows = []
     for side, rate in DOSES:
-        for row in spectral_looks(badnets_case(seed, rate, side)):
+        for row in spectral_looks(backdoors.badnets_case(seed, setting, rate, side)):
             rows.append({"images": 3000, "side": side, "rate": rate, **row})
     return rows
 

@@ -7,7 +7,7 @@ from course_utils.attacks.patch_backdoors import badnets
 from course_utils.attacks.triggers import solid_patch
 from course_utils.data import balanced, load
 from course_utils.defense import PLAIN
-from course_utils.defenses.gradient_anatomy import anatomy, specimen
+from course_utils.defenses.gradient_anatomy import Plan, anatomy, specimen
 from course_utils.defenses.per_example import (
     linear_norms,
     per_example_gradients,
@@ -55,7 +55,7 @@ def test_training_that_is_looked_at(benchmark, scene, way):
     epochs = {"plain": (), "looked at in one epoch": (1,), "looked at in all epochs": (1, 2, 3)}[
         way
     ]
-    defense = PLAIN if way == "plain" else anatomy(what, [], 100, epochs, every=1)
+    defense = PLAIN if way == "plain" else anatomy(what, [], 100, Plan(epochs, every=1))
 
     def run():
         return train(model, what.seen, Recipe(epochs=3), defense=defense)

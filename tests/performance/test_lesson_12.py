@@ -2,10 +2,10 @@
 
 import pytest
 
+from course_utils.cases.mixing import DEFENSES
 from course_utils.data import balanced, load
 from course_utils.models import build
 from course_utils.runtime import one_thread
-from course_utils.studies.lesson_12 import DEFENSES
 from course_utils.training import Recipe, train
 
 

@@ -1,6 +1,11 @@
-"""Plausible wrong answers to the exercises of lesson 01, and what the check must say of them."""
+"""Plausible wrong answers to the exercises of lesson 01, and what the check must say of them;
+unusual right answers that it must accept.
+"""
+
+import math
 
 import numpy as np
+import torch
 from scipy import stats
 
 
@@ -8,13 +13,29 @@ def first_success(success):
     return min((budget for budget, won in success.items() if won), default=None)
 
 
-def zero_instead_of_none(success):
-    cost = 0
+def largest_success(success):
+    return max((budget for budget, won in success.items() if won), default=None)
+
+
+def walk_down(success, start):
+    cost = start
     for budget in sorted(success, reverse=True):
         if not success[budget]:
             break
         cost = budget
     return cost
+
+
+def zero_instead_of_none(success):
+    return walk_down(success, 0)
+
+
+def infinity_instead_of_none(success):
+    return walk_down(success, math.inf)
+
+
+def takes_zero_for_none(success):
+    return walk_down(success, None) or None
 
 
 def trusts_the_order(success):
@@ -26,34 +47,201 @@ def trusts_the_order(success):
     return cost
 
 
-def wald(successes, trials, z=1.959964):
+def walks_upwards(success):
+    cost = None
+    for budget in sorted(success):
+        if not success[budget]:
+            break
+        cost = budget
+    return cost
+
+
+def sorts_as_text(success):
+    cost = None
+    for budget in sorted(success, key=str, reverse=True):
+        if not success[budget]:
+            break
+        cost = budget
+    return cost
+
+
+def largest_failure(success):
+    return max((budget for budget, won in success.items() if not won), default=None)
+
+
+def counts_successes(success):
+    return sum(success.values())
+
+
+def place_in_the_list(success):
+    cost = walk_down(success, None)
+    return None if cost is None else sorted(success).index(cost)
+
+
+def says_whether(success):
+    return None if walk_down(success, None) is None else True
+
+
+def empties_the_dictionary(success):
+    cost = None
+    while success and success[max(success)]:
+        cost = max(success)
+        success.pop(cost)
+    return cost
+
+
+def all_the_good(success):
+    return [budget for budget in success if success[budget]]
+
+
+def cost_by_numpy(success):
+    budgets = np.array(sorted(success))
+    good = [b for b in budgets if all(success[int(c)] for c in budgets[budgets >= b])]
+    return good[0] if good else None
+
+
+def cost_as_float(success):
+    failures = [b for b in success if not success[b]]
+    above = [float(b) for b in success if b > max(failures, default=-1)]
+    return min(above) if above else None
+
+
+def cost_by_recursion(success):
+    if not success or not success[max(success)]:
+        return None
+    rest = {b: won for b, won in success.items() if b != max(success)}
+    lower = cost_by_recursion(rest)
+    return max(success) if lower is None else lower
+
+
+def parts(successes, trials, z):
     rate = successes / trials
-    half = z * np.sqrt(rate * (1 - rate) / trials)
+    spread = rate * (1 - rate) / trials
+    half = z * np.sqrt(spread + z**2 / (4 * trials**2))
+    return rate, spread, rate + z**2 / (2 * trials), half, 1 + z**2 / trials
+
+
+def wald(successes, trials, z=1.959964):
+    rate, spread, *_ = parts(successes, trials, z)
+    half = z * np.sqrt(spread)
     return float(rate - half), float(rate + half)
+
+
+def clipped_wald(successes, trials, z=1.959964):
+    low, high = wald(successes, trials, z)
+    return max(low, 0.0), min(high, 1.0)
 
 
 def uncentred(successes, trials, z=1.959964):
-    rate = successes / trials
-    half = z * np.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
-    return float(rate - half), float(rate + half)
+    rate, _, _, half, scale = parts(successes, trials, z)
+    return float(rate - half / scale), float(rate + half / scale)
 
 
 def forgets_the_second_term(successes, trials, z=1.959964):
+    _, spread, centre, _, scale = parts(successes, trials, z)
+    half = z * np.sqrt(spread)
+    return (centre - half) / scale, (centre + half) / scale
+
+
+def forgets_the_factor(successes, trials, z=1.959964):
+    _, _, centre, half, scale = parts(successes, trials, z)
+    return (centre - half / z) / scale, (centre + half / z) / scale
+
+
+def forgets_to_divide(successes, trials, z=1.959964):
+    _, _, centre, half, _ = parts(successes, trials, z)
+    return centre - half, centre + half
+
+
+def divides_the_centre_only(successes, trials, z=1.959964):
+    _, _, centre, half, scale = parts(successes, trials, z)
+    return centre / scale - half, centre / scale + half
+
+
+def upper_end_first(successes, trials, z=1.959964):
+    return right_interval(successes, trials, z)[::-1]
+
+
+def centre_and_half(successes, trials, z=1.959964):
+    _, _, centre, half, scale = parts(successes, trials, z)
+    return centre / scale, half / scale
+
+
+def takes_the_count(successes, trials, z=1.959964):
+    _, _, _, half, scale = parts(successes, trials, z)
+    centre = successes + z**2 / (2 * trials)
+    return (centre - half) / scale, (centre + half) / scale
+
+
+def percent(successes, trials, z=1.959964):
+    low, high = right_interval(successes, trials, z)
+    return 100 * low, 100 * high
+
+
+def clopper_pearson(successes, trials, z=1.959964):
+    level = 2 * stats.norm.cdf(z) - 1
+    return tuple(stats.binomtest(successes, trials).proportion_ci(level))
+
+
+def ignores_z(successes, trials, z=1.959964):
+    return right_interval(successes, trials, 1.959964)
+
+
+def lower_end_only(successes, trials, z=1.959964):
+    return right_interval(successes, trials, z)[0]
+
+
+def another_default(successes, trials, z=1.0):
+    return right_interval(successes, trials, z)
+
+
+def right_interval(successes, trials, z):
+    _, _, centre, half, scale = parts(successes, trials, z)
+    return (centre - half) / scale, (centre + half) / scale
+
+
+def interval_as_a_list(successes, trials, z=1.959964):
+    return list(right_interval(successes, trials, z))
+
+
+def interval_as_an_array(successes, trials, z=1.959964):
+    return np.array(right_interval(successes, trials, z), dtype=np.float32)
+
+
+def interval_by_the_quadratic(successes, trials, z=1.959964):
     rate = successes / trials
-    scale = 1 + z**2 / trials
-    centre = (rate + z**2 / (2 * trials)) / scale
-    half = z * np.sqrt(rate * (1 - rate) / trials) / scale
-    return float(centre - half), float(centre + half)
+    roots = np.roots([1 + z**2 / trials, -(2 * rate + z**2 / trials), rate**2])
+    return tuple(sorted(float(root.real) for root in roots))
+
+
+def discordant(first, second):
+    return int(np.sum(first & ~second)), int(np.sum(~first & second))
 
 
 def one_sided(first, second):
-    only_first, only_second = np.sum(first & ~second), np.sum(~first & second)
-    total = int(only_first + only_second)
+    only_first, only_second = discordant(first, second)
+    total = only_first + only_second
     return float(stats.binom.cdf(min(only_first, only_second), total, 0.5)) if total else 1.0
 
 
+def greater_only(first, second):
+    only_first, only_second = discordant(first, second)
+    total = only_first + only_second
+    return stats.binomtest(only_first, total, alternative="greater").pvalue if total else 1.0
+
+
+def above_one(first, second):
+    only_first, only_second = discordant(first, second)
+    return 2 * stats.binom.cdf(min(only_first, only_second), only_first + only_second, 0.5)
+
+
 def counts_all_pairs(first, second):
-    return stats.binomtest(int(np.sum(first & ~second)), len(first)).pvalue
+    return stats.binomtest(discordant(first, second)[0], len(first)).pvalue
+
+
+def compares_the_agreeing(first, second):
+    both, neither = int(np.sum(first & second)), int(np.sum(~first & ~second))
+    return stats.binomtest(both, both + neither).pvalue
 
 
 def unpaired(first, second):
@@ -61,26 +249,112 @@ def unpaired(first, second):
     return stats.fisher_exact(table)[1]
 
 
+def counts_all_successes(first, second):
+    wins = int(first.sum())
+    return stats.binomtest(wins, wins + discordant(first, second)[1]).pvalue
+
+
+def chi_squared(first, second):
+    only_first, only_second = discordant(first, second)
+    gap = max(abs(only_first - only_second) - 1, 0)
+    return stats.chi2.sf(gap**2 / max(only_first + only_second, 1), 1)
+
+
+def zero_without_a_pair(first, second):
+    return right_p(first, second) if any(discordant(first, second)) else 0.0
+
+
+def one_minus(first, second):
+    return 1 - right_p(first, second)
+
+
 def fails_without_discordant_pairs(first, second):
-    only_first, only_second = int(np.sum(first & ~second)), int(np.sum(~first & second))
+    only_first, only_second = discordant(first, second)
     return stats.binomtest(only_first, only_first + only_second).pvalue
+
+
+def the_whole_test(first, second):
+    only_first, only_second = discordant(first, second)
+    return stats.binomtest(only_first, max(only_first + only_second, 1))
+
+
+def turns_the_first(first, second):
+    first ^= second
+    return right_p(first, second)
+
+
+def right_p(first, second):
+    only_first, only_second = discordant(first, second)
+    total = only_first + only_second
+    return stats.binomtest(only_first, total).pvalue if total else 1.0
+
+
+def p_by_the_sum(first, second):
+    smaller, total = min(discordant(first, second)), sum(discordant(first, second))
+    return min(1, 2 * sum(math.comb(total, k) for k in range(smaller + 1)) / 2**total)
+
+
+def p_as_a_tensor(first, second):
+    return torch.tensor(right_p(first, second), dtype=torch.float64)
+
+
+def p_by_scipys_cdf(first, second):
+    smaller, total = min(discordant(first, second)), sum(discordant(first, second))
+    return np.minimum(1.0, 2 * stats.binom.cdf(smaller, total, 0.5))
 
 
 WRONG = {
     "attack_cost": [
         (first_success, "larger budget fails"),
-        (zero_instead_of_none, "None"),
-        (trusts_the_order, "in order"),
+        (largest_success, "look for the smallest"),
+        (zero_instead_of_none, "there is no cost: return None"),
+        (infinity_instead_of_none, "return None, not infinity"),
+        (takes_zero_for_none, "ask for `is None`"),
+        (trusts_the_order, "need not come in order"),
+        (walks_upwards, "begin with the largest"),
+        (sorts_as_text, "not as text"),
+        (largest_failure, "the next one above"),
+        (counts_successes, "how many budgets"),
+        (place_in_the_list, "the place in the list"),
+        (says_whether, "not whether it succeeds"),
+        (empties_the_dictionary, "What came in was changed"),
+        (all_the_good, "Return one budget or None, not a list of 2"),
     ],
     "wilson_interval": [
-        (wald, "Wald"),
+        (wald, "Wald interval, which"),
+        (clipped_wald, "Wald interval, cut"),
         (uncentred, "width is right"),
         (forgets_the_second_term, "centre is right"),
+        (forgets_the_factor, "lacks the factor z"),
+        (forgets_to_divide, "Divide both ends"),
+        (divides_the_centre_only, "divide the half width too"),
+        (upper_end_first, "lower end comes first"),
+        (centre_and_half, "subtract and add"),
+        (takes_the_count, "number of successes for the rate"),
+        (percent, "no percent"),
+        (clopper_pearson, "Clopper"),
+        (ignores_z, "1.96 whatever"),
+        (lower_end_only, "Return two numbers"),
+        (another_default, "Without z"),
     ],
     "mcnemar_p_value": [
         (one_sided, "one side only"),
+        (greater_only, "whether the first is better"),
+        (above_one, "at most 1"),
         (counts_all_pairs, "discordant"),
-        (unpaired, "p-value is"),
+        (compares_the_agreeing, "those that differ count"),
+        (unpaired, "independent samples"),
+        (counts_all_successes, "those that it has alone"),
+        (chi_squared, "chi-squared"),
+        (zero_without_a_pair, "no sign of a difference: return 1"),
+        (one_minus, "one minus the p-value"),
         (fails_without_discordant_pairs, "stopped with"),
+        (the_whole_test, "Return one number, not BinomTestResult"),
+        (turns_the_first, "What came in was changed: `first`"),
     ],
+}
+RIGHT = {
+    "attack_cost": [cost_by_numpy, cost_as_float, cost_by_recursion],
+    "wilson_interval": [interval_as_a_list, interval_as_an_array, interval_by_the_quadratic],
+    "mcnemar_p_value": [p_by_the_sum, p_as_a_tensor, p_by_scipys_cdf],
 }

@@ -1,6 +1,9 @@
-"""Plausible wrong answers to the exercises of lesson 10, and what the check must say of them."""
+"""Answers to the exercises of lesson 10: wrong ones, what the check must say, right ones."""
 
 import math
+
+import numpy as np
+import torch
 
 
 def without_batch_size(clip, noise, batch_size, weights):
@@ -23,24 +26,147 @@ def without_bound(clip, noise, batch_size, weights):
     return noise * math.sqrt(weights) / batch_size
 
 
+def without_multiplier(clip, noise, batch_size, weights):
+    return clip * math.sqrt(weights) / batch_size
+
+
+def squared(clip, noise, batch_size, weights):
+    return (clip * noise / batch_size) ** 2 * weights
+
+
+def variance_for_deviation(clip, noise, batch_size, weights):
+    return (clip * noise) ** 2 * math.sqrt(weights) / batch_size
+
+
+def signal_and_noise(clip, noise, batch_size, weights):
+    return (clip + clip * noise * math.sqrt(weights)) / batch_size
+
+
+def sum_of_sizes(clip, noise, batch_size, weights):
+    return clip * noise * weights * math.sqrt(2 / math.pi) / batch_size
+
+
+def divided_by_noise(clip, noise, batch_size, weights):
+    return 0.0 / noise + clip * noise * math.sqrt(weights) / batch_size
+
+
+def drawn_globally(clip, noise, batch_size, weights):
+    return (clip * noise * torch.randn(weights)).norm() / batch_size
+
+
+def every_weight(clip, noise, batch_size, weights):
+    return np.full(weights, clip * noise / batch_size)
+
+
+def not_a_number(clip, noise, batch_size, weights):
+    return math.nan
+
+
+def under_one_root(clip, noise, batch_size, weights):
+    return math.sqrt(weights * (clip * noise / batch_size) ** 2)
+
+
+def a_tensor(clip, noise, batch_size, weights):
+    return torch.tensor([clip * noise / batch_size]).expand(weights).norm()
+
+
+def mean_of_the_length(clip, noise, batch_size, weights):
+    half = math.lgamma((weights + 1) / 2) - math.lgamma(weights / 2)
+    return clip * noise / batch_size * math.sqrt(2) * math.exp(half)
+
+
+def fallen(counts, broken):
+    return [count for count, hit in zip(counts, broken, strict=True) if hit]
+
+
 def position(counts, broken):
     return broken.index(True) if any(broken) else math.inf
 
 
 def never_is_zero(counts, broken):
-    return min((c for c, hit in zip(counts, broken, strict=True) if hit), default=0)
+    return min(fallen(counts, broken), default=0)
+
+
+def never_is_missing(counts, broken):
+    return min(fallen(counts, broken), default=math.nan)
+
+
+def never_is_none(counts, broken):
+    return min(fallen(counts, broken), default=None)
+
+
+def never_is_the_largest(counts, broken):
+    return min(fallen(counts, broken), default=max(counts))
+
+
+def never_stops(counts, broken):
+    return min(fallen(counts, broken))
 
 
 def first_listed(counts, broken):
-    return next((c for c, hit in zip(counts, broken, strict=True) if hit), math.inf)
+    return next(iter(fallen(counts, broken)), math.inf)
+
+
+def last_listed(counts, broken):
+    return next(iter(fallen(counts, broken)[::-1]), math.inf)
 
 
 def largest(counts, broken):
-    return max((c for c, hit in zip(counts, broken, strict=True) if hit), default=math.inf)
+    return max(fallen(counts, broken), default=math.inf)
 
 
 def how_many(counts, broken):
     return sum(broken) if any(broken) else math.inf
+
+
+def outcomes_ignored(counts, broken):
+    return min(counts)
+
+
+def largest_that_failed(counts, broken):
+    return max([c for c, hit in zip(counts, broken, strict=True) if not hit], default=math.inf)
+
+
+def zero_for_nothing(counts, broken):
+    return min(fallen(counts, broken), default=0) or math.inf
+
+
+def zero_passed_over(counts, broken):
+    return min([count for count in fallen(counts, broken) if count], default=math.inf)
+
+
+def zero_replaced(counts, broken):
+    best = 0
+    for count in fallen(counts, broken):
+        if not best or count < best:
+            best = count
+    return best if best else math.inf
+
+
+def zero_is_no_attack(counts, broken):
+    return min([count for count in fallen(counts, broken) if count > 0], default=math.inf)
+
+
+def by_product(counts, broken):
+    products = [count * hit for count, hit in zip(counts, broken, strict=True)]
+    return min([product for product in products if product], default=math.inf)
+
+
+def a_loop(counts, broken):
+    cost = math.inf
+    for i in range(len(counts)):
+        if broken[i] and counts[i] < cost:
+            cost = counts[i]
+    return cost
+
+
+def in_numpy(counts, broken):
+    return np.where(broken, counts, np.inf).min()
+
+
+def as_a_tensor(counts, broken):
+    costs = torch.tensor(counts, dtype=torch.float32)
+    return costs.masked_fill(~torch.tensor(broken), math.inf).min()
 
 
 WRONG = {
@@ -50,12 +176,37 @@ WRONG = {
         (no_root, "square root"),
         (one_coordinate, "as many as weights"),
         (without_bound, "units of the bound"),
+        (without_multiplier, "multiplier"),
+        (squared, "squared length"),
+        (variance_for_deviation, "variance"),
+        (signal_and_noise, "noise alone"),
+        (sum_of_sizes, "square root"),
+        (divided_by_noise, "noise=0"),
+        (drawn_globally, "global random state"),
+        (every_weight, "one number"),
+        (not_a_number, "nan"),
     ],
     "attack_cost": [
         (position, "the number of poisons there"),
         (never_is_zero, "no finite cost"),
+        (never_is_missing, "no finite cost"),
+        (never_is_none, "no finite cost"),
+        (never_is_the_largest, "no finite cost"),
+        (never_stops, "no finite cost"),
         (first_listed, "need not be in order"),
+        (last_listed, "need not be in order"),
         (largest, "not the largest"),
         (how_many, "counted the successes"),
+        (outcomes_ignored, "whether the target fell"),
+        (largest_that_failed, "did not fall"),
+        (zero_for_nothing, "0 poisons"),
+        (zero_passed_over, "0 poisons"),
+        (zero_replaced, "0 poisons"),
+        (zero_is_no_attack, "0 poisons"),
+        (by_product, "0 poisons"),
     ],
+}
+RIGHT = {
+    "noise_length": [under_one_root, a_tensor, mean_of_the_length],
+    "attack_cost": [a_loop, in_numpy, as_a_tensor],
 }

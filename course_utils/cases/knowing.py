@@ -1,0 +1,159 @@
+"""Built in lesson 15, adaptive attacks.
+
+Generated from notebooks/15_adaptive_attacks.ipynb: edit it there, then run make notebooks.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from course_utils import trials
+from course_utils.attacks import feature_collision, gradient_matching
+from course_utils.attacks.adaptive import (
+    clipped_alignment,
+    hidden_alignment,
+    loss_under,
+    rewritten_alignment,
+)
+from course_utils.attacks.gradient_matching import Objective
+from course_utils.cases import from_scratch, mixing, poisoning, robust, shaping, transfer
+from course_utils.data import Data
+from course_utils.defense import Defense
+from course_utils.defenses.gradient_shaping import gradient_shaping
+from course_utils.models import Classifier
+from course_utils.settings import MLP, Setting
+from course_utils.threat import Poison, Targeted
+
+
+def held_out(scene: from_scratch.Scene, victim: trials.Victim) -> Classifier:
+    """A fully trained surrogate that no crafting has seen, to check an objective with."""
+    return from_scratch.surrogates(scene, victim, [from_scratch.TRAININGS])[-1]
+
+
+class Defended(NamedTuple):
+    """A defended victim, and how an attacker writes its defense into the objective.
+
+    objective: (clean data, generator) -> the adapted objective. average: what the defense does to
+    a gradient on average; another defense only where noise of mean zero can be left out.
+    """
+
+    victim: trials.Victim
+    objective: Callable[[Data, torch.Generator], Objective]
+    average: Defense
+
+
+def rewriting(victim: trials.Victim, constant: bool) -> Defended:
+    """A victim whose defense rewrites the batch."""
+    defense = victim.defense
+    return Defended(victim, partial(rewritten_alignment, defense, constant=constant), defense)
+
+
+SHAPING, SHIFTS, CUTMIX = "clip + noise", "augmentation", "CutMix"
+PGD, POISONING = "PGD training", "poisoning training"
+
+
+def clipping(company: Data, generator: torch.Generator) -> Objective:
+    """The adapted objective against gradient shaping: it needs no company and draws nothing."""
+    return clipped_alignment(1.0)
+
+
+def adapted(setting: Setting) -> dict[str, Defended]:
+    """The defended victims of lessons 10 to 14, with the objective of an attacker who knows."""
+    mixed, recipe = mixing.mixed(setting), setting.recipe
+    clip = gradient_shaping(1.0, 0.0, recipe.batch_size)
+    return {
+        SHAPING: Defended(shaping.shaped(setting)[SHAPING, "tuned"], clipping, clip),
+        PGD: rewriting(robust.pgd_trained(recipe, 16)[PGD, "16/255"], constant=True),
+        SHIFTS: rewriting(mixed[SHIFTS], constant=False),
+        CUTMIX: rewriting(mixed[CUTMIX], constant=False),
+        POISONING: rewriting(trials.Victim(poisoning.cheap(96 / 255), recipe), constant=True),
+    }
+
+
+WAYS = [(s, o) for s in ("plain", "defended") for o in ("plain", "adapted")]
+
+
+def craft_all(how: Defended, scene: from_scratch.Scene) -> dict[tuple[str, str], Poison | None]:
+    """The poisons for one defense by (surrogates, objective): each plain, or with the defense.
+
+    None where the surrogates already give the target to the adversarial class.
+    """
+    defended = from_scratch.surrogates(scene, how.victim)
+    models, crafted = {"plain": scene.surrogates, "defended": defended}, {}
+
+    def knows(victim: trials.Victim, scene: from_scratch.Scene) -> Objective:
+        generator = torch.Generator(scene.data.x.device).manual_seed(scene.seed)
+        return how.objective(scene.data, generator)
+
+    for surrogates, objective in WAYS:
+        known = {"known": lambda scene, victim, chosen=models[surrogates]: chosen}
+        loss = {"objective": knows if objective == "adapted" else None}
+        attack = from_scratch.matching(scene.seed, scene.setting, scene=scene, **known, **loss)
+        crafted[surrogates, objective] = attack.craft(how.victim)
+    return crafted
+
+
+def judge(
+    how: Defended, scene: from_scratch.Scene, goal: Targeted
+) -> Callable[[Poison | None], float]:
+    """Step 3 for one defense: a function that gives the loss of a poison, NaN for none."""
+    model = held_out(scene, how.victim)
+    label = torch.tensor([goal.adversarial_class], device=goal.image.device)
+    wanted = gradient_matching.target_gradient(model, goal.image[None], label)
+
+    def loss(poison: Poison | None) -> float:
+        if poison is None:
+            return float("nan")
+        generator = torch.Generator(goal.image.device).manual_seed(scene.seed)
+        poisons = (poison.images, poison.labels)
+        return loss_under(how.average, model, poisons, wanted, scene.data, generator)
+
+    return loss
+
+
+def hide(victim: trials.Victim, scene: from_scratch.Scene, budget: int) -> Objective:
+    """The objective that keeps the features of so many poisons where they were."""
+    goal = from_scratch.matching(scene.seed, scene.setting, scene=scene).goal
+    base = from_scratch.best_bases(scene, goal, budget)
+    return hidden_alignment(scene.data.x[base], weight=1.0)
+
+
+def best_objective(victim: trials.Victim, scene: from_scratch.Scene) -> Objective:
+    """What an attacker lowers who knows this victim: the best of lesson 15."""
+    if victim.defense.keep:
+        return hide(victim, scene, budget=150)
+    for name in (SHAPING, PGD, POISONING):
+        how = adapted(scene.setting)[name]
+        if how.victim.defense.name == victim.defense.name:
+            return how.objective(scene.data, torch.Generator().manual_seed(scene.seed))
+    return gradient_matching.alignment_loss
+
+
+def best_surrogates(scene: from_scratch.Scene, victim: trials.Victim) -> list[Classifier]:
+    """On which models: those that train with shifts or CutMix, for all others plain ones."""
+    mixed = mixing.mixed(scene.setting)
+    if victim in (mixed[SHIFTS], mixed[CUTMIX]):
+        return from_scratch.surrogates(scene, victim)
+    return scene.surrogates
+
+
+def matching(seed: int, setting: Setting = MLP) -> trials.Case:
+    """Gradient matching, 150 poisons at 32/255, by an attacker who knows every victim."""
+    ways = {"known": best_surrogates, "objective": best_objective}
+    return from_scratch.matching(seed, setting, **ways)
+
+
+def bullseye(seed: int, setting: Setting = MLP) -> trials.Case:
+    """Bullseye Polytope with 5 poisons, which lie together where the victim has a filter."""
+    draw = transfer.draw_transfer(seed, setting=setting)
+
+    def craft(victim: trials.Victim) -> Poison | None:
+        loss = feature_collision.bullseye_loss
+        if victim.defense.keep:
+            loss = feature_collision.collision_loss
+        return transfer.collide(draw.extractor, draw, seed, loss, setting=setting)
+
+    return replace(transfer.bullseye(seed, setting, draw=draw), craft=craft)

@@ -1,0 +1,109 @@
+"""Built in lesson 16, the grand comparison.
+
+Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run make notebooks.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+from course_utils import threat, trials
+from course_utils.cases import filtering, mixing, poisoning, robust, shaping, transfer
+from course_utils.models import Classifier
+from course_utils.settings import Setting
+
+SHAPING, AUGMENTATION, CUTMIX = "gradient shaping", "augmentation", "CutMix"
+PGD, POISONING = "PGD training", "poisoning training"
+
+
+def from_scratch_victims(setting: Setting) -> dict[str, trials.Victim]:
+    """The defenses that act on training, each with the recipe of its lesson."""
+    mixed, recipe = mixing.mixed(setting), setting.recipe
+    return {
+        SHAPING: shaping.shaped(setting)["clip + noise", "tuned"],
+        AUGMENTATION: mixed[AUGMENTATION],
+        CUTMIX: mixed[CUTMIX],
+        PGD: robust.pgd_trained(recipe, 16)[PGD, "16/255"],
+        POISONING: trials.Victim(poisoning.cheap(96 / 255), recipe),
+    }
+
+
+def head_victims(setting: Setting) -> dict[str, trials.Victim]:
+    """The same defenses of a head on frozen features; poisoning training simulates Bullseye."""
+    mixed, recipe = mixing.heads(setting), setting.shortened(transfer.HEAD)
+    return {
+        SHAPING: shaping.heads(setting)["clip + noise", "tuned"],
+        AUGMENTATION: mixed[AUGMENTATION],
+        CUTMIX: mixed[CUTMIX],
+        PGD: robust.pgd_trained(recipe, 16)[PGD, "16/255"],
+        POISONING: trials.Victim(poisoning.collision_training(64 / 255), recipe),
+    }
+
+
+PLAIN_VICTIM, LEARNS_LESS = "plain", "plain, learns less"
+FILTERS = SANITIZERS, SPECTRAL, DEEP_KNN = "sanitizers", "Spectral Signatures", "Deep k-NN"
+
+
+def every_victim(case: trials.Case, setting: Setting, told: int) -> dict[str, trials.Victim]:
+    """The two undefended victims and the eight defenses, with the settings of their lessons.
+
+    told: how many poisons a class may hold; two filters are set by it, as in lesson 11.
+    """
+    slow, others = 0.02, from_scratch_victims(setting)
+    if case.scenario == "transfer":
+        slow, others = 0.003, head_victims(setting)
+    less = replace(case.plain, recipe=replace(case.recipe, lr=slow))
+    filters = filtering.filters(case, told)
+    filters[SANITIZERS] = filters["four sanitizers"]
+    filtered = {name: filters[name] for name in FILTERS}
+    return {PLAIN_VICTIM: case.plain, LEARNS_LESS: less} | filtered | others
+
+
+def outcome(row: dict, goal: threat.Goal) -> float:
+    """What the attacker achieved: target success or attack success rate.
+
+    For an indiscriminate goal it stays open (NaN) until the victim of clean data is known.
+    """
+    if isinstance(goal, threat.Indiscriminate):
+        return math.nan
+    return float(row["success"] if isinstance(goal, threat.Targeted) else row["asr"])
+
+
+def alone(model: Classifier, case: trials.Case) -> float:
+    """How often a victim errs in the attacker's favour where the attack has no part in it."""
+    if isinstance(case.goal, threat.Indiscriminate):
+        return math.nan
+    return mixing.by_itself(model, case.goal, case.test)
+
+
+def cells_of(case: trials.Case, attackers: dict, victims: dict[str, trials.Victim]) -> trials.Rows:
+    """One victim for each attacker and defense, all from the same seed.
+
+    `seconds` are those of the processor, for the training. attackers: see `compare`.
+    """
+
+    def also(model: Classifier, poison: threat.Poison | None) -> dict[str, float]:
+        return {"by itself": alone(model, case)}
+
+    rows = []
+    for row in trials.compare(case, attackers, victims, also=also):
+        found = {"accuracy": row["accuracy"], "achieved": outcome(row, case.goal)}
+        found |= {"by itself": row["by itself"], "seconds": row["seconds"]}
+        rows.append({"knowledge": row["attacker"], "defense": row["victim"], **found})
+    return rows
+
+
+NOBODY, WITHOUT, WITH = "no attack", "without", "with"
+
+
+def matrix_row(
+    case: trials.Case, setting: Setting, told: int, known: Iterable[str] = ()
+) -> trials.Rows:
+    """One trial of one row: a clean victim, all victims, and those whose attacker knows them.
+
+    known: the victims against which an attacker is tried who crafts for them.
+    """
+    victims = every_victim(case, setting, setting.scaled(told))
+    rows = cells_of(case, {NOBODY: None}, {PLAIN_VICTIM: victims[PLAIN_VICTIM]})
+    rows += cells_of(case, {WITHOUT: case.oblivious}, victims)
+    return rows + cells_of(case, {WITH: case.craft}, {name: victims[name] for name in known})
