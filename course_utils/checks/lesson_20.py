@@ -76,9 +76,8 @@ def check_agreed_answer(agreed_answer: Callable) -> None:
     ]
     for values, needed, expected in cases:
         kept = list(values)
-        found = attempt(agreed_answer, kept, needed)
+        found = attempt(agreed_answer, kept, needed, none=True)
         case = f"the values {values} with {needed} needed"
-        require(kept == list(values), f"The list that came in was changed, for {case}.")
         if found == expected and (found is None) == (expected is None):
             continue
         hint = _vote_hint(found, values, needed, expected)
