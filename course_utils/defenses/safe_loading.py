@@ -24,11 +24,6 @@ class UnsafeFileError(RuntimeError):
     """A file that is not what was promised, or that holds more than weights."""
 
 
-def sha256(content: bytes) -> str:
-    """The SHA-256 hash of some bytes, as 64 hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def load_weights(path: Path, promised: str) -> dict[str, Tensor]:
     """Load weights from a .pt or .safetensors file whose SHA-256 hash is the promised one.
 
