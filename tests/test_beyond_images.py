@@ -29,11 +29,6 @@ from course_utils.attacks.trigger_words import (
     triggered,
 )
 from course_utils.cases.data_list import publish
-from course_utils.checks.lesson_20 import (
-    check_agreed_answer,
-    check_is_promised,
-    check_times_seen,
-)
 from course_utils.defenses.hashed_list import collect
 from course_utils.defenses.retrieval import (
     answer,
@@ -370,7 +365,7 @@ def kept_words(texts) -> list[tuple[str, ...]]:
     return [tuple(words) for words, _ in texts]
 
 
-# The studies in the tiny setting, and unusual right answers to the exercises
+# The studies in the tiny setting
 
 
 @pytest.mark.parametrize(
@@ -390,71 +385,3 @@ def test_a_tiny_trial_reaches_every_condition_and_repeats(trial, rows):
     values = [v for row in first for v in row.values() if isinstance(v, float)]
     assert np.isfinite(values).all()
     assert first == trial(1000, TINY)
-
-
-def seen_with_numpy(count, clean, steps, batch):
-    return np.float64(count) * steps * batch / (count + clean)
-
-
-def seen_by_passes(count, clean, steps, batch):
-    per_pass = (count + clean) / batch
-    return count * (steps / per_pass)
-
-
-def seen_as_whole_number(count, clean, steps, batch):
-    return count * steps * batch // (count + clean)
-
-
-def agreed_by_sorting(values, needed):
-    order = sorted(set(values), key=lambda v: (-list(values).count(v), list(values).index(v)))
-    return order[0] if order and list(values).count(order[0]) >= needed else None
-
-
-def agreed_with_most_common(values, needed):
-    for value, count in Counter(values).most_common(1):
-        return value if count >= needed else None
-
-
-def agreed_by_hand(values, needed):
-    best, most = None, needed - 1
-    for value in values:
-        votes = sum(other == value for other in values)
-        if votes > most:
-            best, most = value, votes
-    return best
-
-
-def promised_in_capitals(content, promised):
-    return hashlib.sha256(content).hexdigest().upper() == promised.upper().strip()
-
-
-def promised_in_pieces(content, promised):
-    hasher = hashlib.new("sha256")
-    for start in range(0, len(content), 4):
-        hasher.update(content[start : start + 4])
-    return hasher.hexdigest() == promised.strip().casefold()
-
-
-def promised_as_bytes(content, promised):
-    try:
-        return hashlib.sha256(content).digest() == bytes.fromhex(promised.strip())
-    except ValueError:
-        return False
-
-
-@pytest.mark.parametrize(
-    ("check", "solution"),
-    [
-        (check_times_seen, seen_with_numpy),
-        (check_times_seen, seen_by_passes),
-        (check_times_seen, seen_as_whole_number),
-        (check_agreed_answer, agreed_by_sorting),
-        (check_agreed_answer, agreed_with_most_common),
-        (check_agreed_answer, agreed_by_hand),
-        (check_is_promised, promised_in_capitals),
-        (check_is_promised, promised_in_pieces),
-        (check_is_promised, promised_as_bytes),
-    ],
-)
-def test_unusual_right_answers_pass(check, solution):
-    check(solution)

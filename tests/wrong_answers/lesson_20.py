@@ -1,7 +1,9 @@
-"""Plausible wrong answers to the exercises of lesson 20, and what the check must say of them."""
+"""Wrong and unusual right answers to the exercises of lesson 20, and what the check must say."""
 
 import hashlib
 from collections import Counter
+
+import numpy as np
 
 
 def divides_by_clean(count, clean, steps, batch):
@@ -158,6 +160,61 @@ def decodes_first(content, promised):
     return digest(content.decode().encode()) == promised.strip().lower()
 
 
+def seen_with_numpy(count, clean, steps, batch):
+    return np.float64(count) * steps * batch / (count + clean)
+
+
+def seen_by_passes(count, clean, steps, batch):
+    per_pass = (count + clean) / batch
+    return count * (steps / per_pass)
+
+
+def seen_as_whole_number(count, clean, steps, batch):
+    return count * steps * batch // (count + clean)
+
+
+def agreed_by_sorting(values, needed):
+    order = sorted(set(values), key=lambda v: (-list(values).count(v), list(values).index(v)))
+    return order[0] if order and list(values).count(order[0]) >= needed else None
+
+
+def agreed_with_most_common(values, needed):
+    for value, count in Counter(values).most_common(1):
+        return value if count >= needed else None
+
+
+def agreed_by_hand(values, needed):
+    best, most = None, needed - 1
+    for value in values:
+        votes = sum(other == value for other in values)
+        if votes > most:
+            best, most = value, votes
+    return best
+
+
+def promised_in_capitals(content, promised):
+    return hashlib.sha256(content).hexdigest().upper() == promised.upper().strip()
+
+
+def promised_in_pieces(content, promised):
+    hasher = hashlib.new("sha256")
+    for start in range(0, len(content), 4):
+        hasher.update(content[start : start + 4])
+    return hasher.hexdigest() == promised.strip().casefold()
+
+
+def promised_as_bytes(content, promised):
+    try:
+        return hashlib.sha256(content).digest() == bytes.fromhex(promised.strip())
+    except ValueError:
+        return False
+
+
+RIGHT = {
+    "times_seen": [seen_with_numpy, seen_by_passes, seen_as_whole_number],
+    "agreed_answer": [agreed_by_sorting, agreed_with_most_common, agreed_by_hand],
+    "is_promised": [promised_in_capitals, promised_in_pieces, promised_as_bytes],
+}
 WRONG = {
     "times_seen": [
         (divides_by_clean, "divide by all texts"),
