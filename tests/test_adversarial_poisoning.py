@@ -1,5 +1,7 @@
 """Poisoning training: its parts, its simulated attacks, and that it protects."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,6 +10,8 @@ from torch import nn
 
 from course_utils.attacks.feature_collision import bullseye_loss
 from course_utils.attacks.gradient_matching import alignment_loss, target_gradient
+from course_utils.cases import from_scratch
+from course_utils.cases.poisoning import cheap
 from course_utils.defense import PLAIN
 from course_utils.defenses.adversarial_poisoning import (
     Late,
@@ -17,7 +21,6 @@ from course_utils.defenses.adversarial_poisoning import (
     cut,
     derangement,
     draw_patches,
-    evaluating,
     half,
     hidden_trigger_simulation,
     matching_simulation,
@@ -25,14 +28,12 @@ from course_utils.defenses.adversarial_poisoning import (
     one_target,
     patch_simulation,
     poisoned_batch,
+    put_patches,
     shuffle,
     split_batch,
-    stamp,
 )
-from course_utils.models import build
-from course_utils.studies.goals import draw_goal
-from course_utils.studies.lesson_05 import RECIPE, best_bases, craft, draw_scene
-from course_utils.studies.lesson_14 import cheap, noise_instead
+from course_utils.models import build, evaluating
+from course_utils.studies.lesson_14 import noise_instead
 from course_utils.threat import ThreatModelError
 from course_utils.training import Recipe, train
 
@@ -150,11 +151,11 @@ def test_a_derangement_moves_everything(count, seed):
     assert not (order == torch.arange(count)).any()
 
 
-@given(side=st.floats(0.1, 0.8), seed=st.integers(0, 30), corners=st.booleans())
+@given(side=st.floats(0.1, 1.0), seed=st.integers(0, 30), corners=st.booleans())
 def test_patches_lie_inside_the_image(side, seed, corners):
     grey = torch.full((6, 1, 10, 12), 0.5)
     sizes, pixels = draw_patches(6, grey, (side, side), generator(seed))
-    changed = stamp(grey, sizes, pixels, generator(seed), corners) != 0.5
+    changed = put_patches(grey, sizes, pixels, generator(seed), corners) != 0.5
     assert torch.equal(changed.flatten(1).sum(1), sizes.prod(1))
 
 
@@ -248,11 +249,10 @@ def test_it_protects_where_noise_of_its_size_does_not():
     pulls = {"plain": 0.0, "noise": 0.0, "cheap": 0.0}
     defenses = {"plain": PLAIN, "noise": noise_instead(96 / 255), "cheap": cheap(96 / 255)}
     for seed in (1000, 1001):
-        scene = draw_scene(seed)
-        goal = draw_goal(scene.adults, scene.test, seed)
-        seen = craft(scene, goal, best_bases(scene, goal), "32/255").apply(scene.data)
+        case = from_scratch.matching(seed)
+        seen, goal = case.oblivious.apply(case.data), case.goal
         for name, defense in defenses.items():
-            victim = train(scene.model, seen, RECIPE, defense=defense, seed=seed)
+            victim = case.train(replace(case.plain, defense=defense), seen)
             with torch.no_grad():
                 chances = victim(goal.image[None]).softmax(1)[0]
             pulls[name] += chances[goal.adversarial_class].item() / 2

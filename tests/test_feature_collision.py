@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from course_utils.attacks.crafting import check_surrogates, project, signed_adam
+from course_utils.attacks.crafting import (
+    check_surrogates,
+    granted,
+    project,
+    random_bases,
+    signed_adam,
+)
 from course_utils.attacks.feature_collision import (
     bullseye_loss,
     collision_loss,
@@ -21,11 +27,11 @@ from course_utils.attacks.feature_collision import (
     project_to_simplex,
     watermark,
 )
+from course_utils.attacks.feature_plane import feature_plane
+from course_utils.cases.goals import NEIGHBOURS, draw_classes, draw_goal
+from course_utils.cases.transfer import HEAD, distances, draw_transfer
 from course_utils.data import only
 from course_utils.models import build, predict
-from course_utils.studies.feature_plane import feature_plane
-from course_utils.studies.goals import NEIGHBOURS, draw_classes, draw_goal
-from course_utils.studies.lesson_04 import HEAD, distances, draw_transfer
 from course_utils.threat import Targeted, ThreatModel, ThreatModelError
 from course_utils.training import Recipe, train
 
@@ -270,7 +276,27 @@ def test_bad_input_is_refused_by_every_attack(images, surrogate, goal, name):
             attack(surrogates, data, aim, threat, seed=0)
     with pytest.raises(ThreatModelError, match="lower the budget"):
         attack([surrogate], images, goal, ThreatModel(31, EPSILON, clean_label=True), seed=0)
-    check_surrogates([normalised.eval()], images, goal)
+    check_surrogates([normalised.eval()], images, goal.image[None], goal.adversarial_class)
+
+
+def test_surrogates_are_refused_only_where_all_grant_all_images(surrogate, images):
+    seen_as = predict(surrogate, images.x[:2]).tolist()
+    one = Targeted(images.x[0], (seen_as[0] + 1) % 10, seen_as[0])
+    assert granted([surrogate], one)
+    assert not granted([surrogate], Targeted(images.x[0], seen_as[0], (seen_as[0] + 1) % 10))
+    with pytest.raises(ThreatModelError, match="nothing is left"):
+        check_surrogates([surrogate], images, images.x[:1], seen_as[0])
+    mixed = torch.cat([images.x[predict(surrogate, images.x) == k][:1] for k in (1, 2)])
+    check_surrogates([surrogate], images, mixed, 1)
+
+
+def test_random_bases_are_of_one_class_and_each_comes_once(images):
+    rows = random_bases(images, 3, 12, seed=0)
+    assert len(rows.unique()) == 12 and (images.y[rows] == 3).all()
+    assert torch.equal(rows, random_bases(images, 3, 12, seed=0))
+    assert not torch.equal(rows, random_bases(images, 3, 12, seed=1))
+    with pytest.raises(ThreatModelError, match="lower the budget"):
+        random_bases(images, 3, 31, seed=0)
 
 
 def test_a_watermark_without_a_bound_is_refused(images, surrogate, goal):

@@ -12,6 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from course_utils.attacks.label_flipping import random_flips
 from course_utils.attacks.patch_backdoors import badnets
 from course_utils.attacks.triggers import solid_patch
+from course_utils.cases import backdoors, label_flips, transfer
+from course_utils.cases.filtering import filters
 from course_utils.data import Data
 from course_utils.defenses.filters import (
     activation_clustering,
@@ -31,6 +33,7 @@ from course_utils.models import build
 from course_utils.studies import lesson_11
 from course_utils.threat import Backdoor, Indiscriminate, ThreatModel
 from course_utils.training import Recipe, train
+from course_utils.trials import Victim
 
 NAMES = ("Spectral Signatures", "Deep k-NN")
 RECIPE = Recipe(epochs=4, batch_size=50, lr=0.1)
@@ -264,8 +267,9 @@ def test_features_that_are_not_finite_or_do_not_fit_are_refused(images, features
 
 def test_the_looks_of_a_case_are_honest():
     """The bound, the oracle and the random controls are what they say."""
-    case = lesson_11.flips_case(301)
-    assert case.bound == int(torch.bincount(case.poison.labels).max()) and len(case.poison) == 200
+    case = label_flips.flips(301)
+    poison, told = case.oblivious, lesson_11.bound(case)
+    assert told == int(torch.bincount(poison.labels).max()) and len(poison) == 200
     rows = {row["filter"]: row for row in lesson_11.filter_rows(case, NAMES)}
     assert list(rows) == ["none", "oracle", *NAMES, *(f"random, as {name}" for name in NAMES)]
     assert (rows["oracle"]["poisons removed"], rows["oracle"]["clean removed"]) == (200, 0)
@@ -274,26 +278,29 @@ def test_the_looks_of_a_case_are_honest():
         for name in ("Deep k-NN", "random, as Deep k-NN")
     ]
     assert removed[0] == removed[1] > 0
-    plain = case.goal.measure(case.fit(case.poison.apply(case.data)), case.test)
+    seen = poison.apply(case.data)
+    plain = case.goal.measure(case.train(case.plain, seen), case.test)
     assert rows["none"]["accuracy"] == plain["accuracy"]
-    defense = lesson_11.told_filters(case)["Deep k-NN"]
-    seen = case.poison.apply(case.data)
-    victim = train(case.model, seen, case.recipe, seed=case.seed, defense=defense)
+    victim = case.train(filters(case, told)["Deep k-NN"], seen)
     assert rows["Deep k-NN"]["accuracy"] == case.goal.measure(victim, case.test)["accuracy"]
     assert rows["Deep k-NN"]["auc"] > 0.8
 
 
 def test_deep_knn_finds_a_collision_and_random_removal_does_not():
-    case = lesson_11.collision_case(301)
-    seen, bad = case.poison.apply(case.data), case.poison.mask(case.data)
-    kept = deep_knn(10).keep(seen, case.fit)
+    case = transfer.bullseye(301)
+    seen, bad = case.oblivious.apply(case.data), case.oblivious.mask(case.data)
+    model, filtered = case.train(case.plain, seen), Victim(deep_knn(10), case.recipe)
+    kept, lot = (
+        victim.defense.keep(seen, lambda part: model)
+        for victim in (filtered, lesson_11.at_random(filtered, 301))
+    )
     assert (bad & ~kept).sum() >= 4 and (~bad & ~kept).float().mean() < 0.3
-    lot = lesson_11.at_random(kept, 301)
     assert lot.sum() == kept.sum() and (bad & ~lot).sum() < (bad & ~kept).sum()
 
 
 def test_a_strong_backdoor_has_a_spectral_signature():
-    rows = lesson_11.spectral_looks(lesson_11.badnets_case(301, 0.03, 14), [(20, "first")])
+    case = backdoors.badnets_case(301, rate=0.03, side=14)
+    rows = lesson_11.spectral_looks(case, [(20, "first")])
     assert rows[0]["centred"] > 0.9 and rows[0]["strength"] > 0.8
 
 

@@ -1,6 +1,7 @@
 """The attack of lesson 05: its gradients, choices, bounds and errors, and that it works."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,19 +22,21 @@ from course_utils.attacks.gradient_matching import (
     staggered,
     target_gradient,
 )
+from course_utils.cases import from_scratch
+from course_utils.cases.goals import draw_goal
 from course_utils.data import balanced, load
-from course_utils.models import build
-from course_utils.studies.goals import draw_goal
+from course_utils.models import build, predict
+from course_utils.settings import MLP, TINY
 from course_utils.threat import Targeted, ThreatModel, ThreatModelError
-from course_utils.training import Recipe, train
+from course_utils.training import train
 
-RECIPE = Recipe(epochs=20, batch_size=100, lr=0.05)
+RECIPE = MLP.recipe
 
 
 @pytest.fixture(scope="module")
 def surrogates(images):
     """Two trainings, a young and an old copy of each."""
-    return staggered(build("mlp", images.shape, 10), images, RECIPE, 0, count=2, epochs=(5, 20))
+    return staggered(build("mlp", images.shape, 10), images, RECIPE, 0, range(2), epochs=(5, 20))
 
 
 @pytest.fixture(scope="module")
@@ -182,11 +185,59 @@ def test_crafting_lowers_the_loss_and_more_restarts_never_raise_it(images, surro
     assert judge(crafted(4)) <= judge(crafted(1)) + 1e-6
 
 
+def test_all_surrogates_at_once_are_taken_in_order_and_draw_nothing(images, surrogates, goal):
+    base, label = images[:5], torch.tensor([goal.adversarial_class])
+    wanted = [target_gradient(s, goal.image[None], label) for s in surrogates]
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    objective = matching_objective(surrogates, wanted, base.y, generator, per_step=None)
+    pairs = zip(surrogates, wanted, strict=True)
+    losses = torch.stack([alignment_loss(s, base.x, base.y, w) for s, w in pairs])
+    assert torch.equal(objective(base.x), losses.mean())
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_an_attacker_expects_the_victim_it_will_meet():
+    """The plain victim's surrogates are the scene's; another recipe's start from their weights."""
+    case = from_scratch.matching(1000, TINY)
+    scene = from_scratch.draw_scene(1000, setting=TINY)
+    assert from_scratch.surrogates(scene, case.plain) is scene.surrogates
+    slow = replace(case.plain, recipe=replace(TINY.recipe, lr=1e-6))
+    for number in (0, 1):
+        (_, old) = from_scratch.surrogates(scene, slow, [number])
+        fresh = train(scene.model, scene.data, slow.recipe, seed=1000 * 1001 + number)
+        for mine, theirs in zip(old.parameters(), fresh.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    known, faced = [], []
+    lowered = from_scratch.attacker(
+        scene,
+        case.goal,
+        from_scratch.best_bases(scene, case.goal),
+        32 / 255,
+        lambda scene, victim: known.append(victim) or scene.surrogates,
+        lambda victim, scene: faced.append(victim) or alignment_loss,
+    )
+    assert torch.equal(lowered(slow).images, case.oblivious.images)
+    assert known == faced == [slow]
+
+
+def test_a_goal_that_the_surrogates_grant_is_not_attacked():
+    scene = from_scratch.draw_scene(1000, setting=TINY)
+    easy = scene.test.x[predict(scene.surrogates[0], scene.test.x) == 3]
+    easy = easy[predict(scene.surrogates[1], easy) == 3][0]
+    scene = replace(scene, surrogates=scene.surrogates[:2])
+    goal = Targeted(easy, 4, 3)
+    given = (scene, goal, from_scratch.best_bases(scene, goal), 32 / 255)
+    ways = (from_scratch.surrogates, lambda victim, scene: alignment_loss)
+    case = from_scratch.matching(1000, TINY, scene=scene)
+    assert from_scratch.attacker(*given, *ways)(case.plain) is None
+
+
 def test_the_attack_beats_its_control():
     """Three targets, 50 poisons in 1,000 images, against noise of the same size."""
     train_all, test_all = load()
     data, model = balanced(train_all, 1000, seed=0), build("mlp", train_all.shape, 10)
-    surrogates = staggered(model, data, RECIPE, seed=0, count=2, epochs=(5, 20))
+    surrogates = staggered(model, data, RECIPE, seed=0, numbers=range(2), epochs=(5, 20))
     threat = ThreatModel(50, 32 / 255, clean_label=True)
     hits = {"attack": 0, "noise": 0}
     for seed in range(3):

@@ -36,9 +36,8 @@ def match(
     """What crafting lowers: the mean alignment loss over the surrogates."""
     wanted = [patched_gradient(model, data.x, data.y, goal) for model in surrogates]
     unused = torch.Generator(base.x.device)  # all surrogates in every step: nothing is drawn
-    objective = gradient_matching.matching_objective(
-        surrogates, wanted, base.y, unused, per_step=None
-    )
+    given = surrogates, wanted, base.y, unused
+    objective = gradient_matching.matching_objective(*given, per_step=None)
     return lambda images: objective(spared(images, base.x, spare))
 
 
@@ -61,16 +60,12 @@ def craft(
 ) -> Poison:
     """Match gradients from noise on; with `retrain`, in rounds, each with surrogates of its own."""
     base, generator = data[rows], torch.Generator(data.x.device).manual_seed(seed)
-    poison = Poison(
-        crafting.random_start(base.x, threat.epsilon, generator), base.y, rows, threat.placement
-    )
-    rounds = rounds if retrain else 1
+    start = crafting.random_start(base.x, threat.epsilon, generator)
+    poison, rounds = Poison(start, base.y, rows, threat.placement), rounds if retrain else 1
     for number in range(rounds):
         models = retrain(poison.apply(data), number) if number else surrogates
-        lowered, bound = match(models, data, goal, base, spare), (base.x, threat.epsilon)
-        images, _ = crafting.signed_adam(
-            lowered, poison.images, *bound, steps=steps // rounds, lr=lr
-        )
+        given = match(models, data, goal, base, spare), poison.images, base.x, threat.epsilon
+        images, _ = crafting.signed_adam(*given, steps=steps // rounds, lr=lr)
         poison = replace(poison, images=spared(images, base.x, spare))
     return poison
 
@@ -81,15 +76,15 @@ def sleeper_agent(
     goal: Backdoor,
     threat: ThreatModel,
     seed: int,
-    **crafting,
+    **options,
 ) -> Poison:
     """Images of the target class whose gradient is the one that patched source images would give.
 
-    It uses the whole budget, on the images with the largest gradient. crafting: options of `craft`,
+    It uses the whole budget, on the images with the largest gradient. options: those of `craft`,
     as retrain=..., which trains new surrogates, or spare=..., pixels to leave alone (C, H, W).
     Source: Souri and others, Sleeper Agent (arXiv 2106.08970), algorithm 1.
     """
     patched_sources(surrogates, data, goal, threat)
     rows = crafting.candidates(data, goal.target_class, threat.budget)
     bases = gradient_matching.choose_bases(surrogates, data, rows, threat.budget)
-    return craft(surrogates, data, goal, threat, bases, seed, **crafting)
+    return craft(surrogates, data, goal, threat, bases, seed, **options)

@@ -3,7 +3,7 @@
 Generated from notebooks/03_the_slab_attack.ipynb: edit it there, then run make notebooks.
 """
 
-from course_utils.attacks.label_flipping import budget_for, random_flips
+from course_utils.attacks import label_flipping
 from course_utils.attacks.slab import slab_attack
 from course_utils.cases import label_flips
 from course_utils.data import Data, balanced, load, only
@@ -18,11 +18,15 @@ RECIPES = {"course": Recipe(), "paper": label_flips.PAPER}
 
 def poisons(data: Data, fraction: float, seed: int) -> dict[str, Poison]:
     """The slab attack and its control, equally many poisons each."""
-    goal, threat = Indiscriminate(), ThreatModel(budget_for(data, fraction), placement="append")
-    slab, flips = slab_attack(data, goal, threat), random_flips(data, goal, threat, seed)
-    for poison in (slab, flips):
+    threat = ThreatModel(label_flipping.budget_for(data, fraction), placement="append")
+    given = data, Indiscriminate(), threat
+    made = {
+        "slab attack": slab_attack(*given),
+        "random flips": label_flipping.random_flips(*given, seed),
+    }
+    for poison in made.values():
         poison.check(threat, data)
-    return {"slab attack": slab, "random flips": flips}
+    return made
 
 
 def slab_case(seed: int, setting: Setting = MLP, fraction: float = 0.1) -> Case:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from course_utils.attacks.label_flipping import budget_for
+from course_utils.attacks import label_flipping
 from course_utils.attacks.slab import corner_images, slab_attack, train_decoy
 from course_utils.cases import label_flips
 from course_utils.cases.slab import RECIPES, poisons, slab_case
@@ -21,7 +21,7 @@ from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
 from course_utils.threat import Poison, ThreatModel
 from course_utils.training import train
-from course_utils.trials import Case, Rows, Victim, columns, compare
+from course_utils.trials import Case, Rows, Victim, compare
 
 
 def damage(seed: int, setting: Setting, fractions: tuple[float, ...], titles: Sequence) -> Rows:
@@ -34,8 +34,8 @@ def damage(seed: int, setting: Setting, fractions: tuple[float, ...], titles: Se
     for title in titles:
         trained = replace(case, recipe=setting.shortened(RECIPES[title]))
         found = label_flips.by_epoch(trained, attackers, ("condition", "fraction"))
-        found = columns(found, "condition", "fraction", "accuracy", "best_epoch")
-        rows += [{"recipe": title, **row} for row in found]
+        names = ("condition", "fraction", "accuracy", "best_epoch")
+        rows += [{"recipe": title} | {name: row[name] for name in names} for row in found]
     return rows
 
 
@@ -88,7 +88,7 @@ def inspect(case: Case, poison: Poison, reference: Data | None) -> Rows:
 def more_attacks(case: Case, fraction: float) -> dict[str, Poison]:
     """Slab attack, random flips, corner images; at the small fraction also slab with a decoy."""
     data, seed = case.data, 10_000 + case.seed  # models of the attacker's, not of the victim
-    threat = ThreatModel(budget_for(data, fraction), placement="append")
+    threat = ThreatModel(label_flipping.budget_for(data, fraction), placement="append")
     surrogate = train(case.model, data, case.recipe, seed=seed)
     attacks = poisons(data, fraction, case.seed)
     attacks["corner images"] = corner_images(data, threat, surrogate)

@@ -10,8 +10,8 @@ from course_utils.attacks.feature_collision import (
     feature_collision,
     surrogate_loss,
 )
+from course_utils.cases.transfer import HEAD, draw_transfer
 from course_utils.runtime import one_thread
-from course_utils.studies.lesson_04 import HEAD, draw_transfer
 from course_utils.threat import ThreatModel
 from course_utils.training import train
 

@@ -12,10 +12,10 @@ from course_utils.attacks.gradient_matching import (
     staggered,
     target_gradient,
 )
+from course_utils.cases.goals import draw_goal
 from course_utils.data import balanced, load
 from course_utils.models import build
 from course_utils.runtime import one_thread
-from course_utils.studies.goals import draw_goal
 from course_utils.threat import ThreatModel
 from course_utils.training import Recipe
 
@@ -27,7 +27,9 @@ def scene():
     """3,000 images, four surrogate MLPs, a goal, 150 bases and the wanted gradients."""
     data, test = balanced(load()[0], 3000, seed=0), load()[1]
     model = build("mlp", data.shape, 10)
-    surrogates = staggered(model, data, Recipe(epochs=20), seed=0, count=2, epochs=(10, 20))
+    surrogates = staggered(
+        model, data, Recipe(epochs=20), seed=0, numbers=range(2), epochs=(10, 20)
+    )
     goal = draw_goal(surrogates[1::2], test, seed=0)
     rows = (data.y == goal.adversarial_class).nonzero()[:, 0]
     base = choose_bases(surrogates[1:2], data, rows, 150)
