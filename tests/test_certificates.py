@@ -282,7 +282,7 @@ def test_a_bagging_radius_leaves_the_first_class_ahead_in_a_simulation():
         assert low - high < 2 * bags_that_meet(r + 2, 20, 500, rng) + 0.02
 
 
-TRIALS = (lesson_17.CERTIFIED, lesson_17.LAST_VOTES, lesson_17.ATTACKS, lesson_17.PRIVACY)
+TRIALS = (lesson_17.CERTIFIED, lesson_17.LAST_VOTES, lesson_17.PRIVACY)
 
 
 @pytest.mark.parametrize("study", TRIALS, ids=lambda study: study.name)
