@@ -160,6 +160,8 @@ def has_no_return(inputs: tuple, answer):
 def gives_nan(inputs: tuple, answer):
     if answer is None:
         return None
+    if isinstance(answer, str):
+        return UNTOUCHED  # no text is NaN
     if isinstance(answer, tuple | list):
         spoilt = [gives_nan(inputs, part) for part in answer]
         return answer._make(spoilt) if hasattr(answer, "_make") else type(answer)(spoilt)

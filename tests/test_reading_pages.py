@@ -41,6 +41,10 @@ STEPS = (
     "adaptive attacks",
     "the grand comparison",
     "certificates",
+    "forensics",
+    "repair",
+    "beyond images",
+    "the incident",
 )
 
 
@@ -127,11 +131,15 @@ def test_relative_links_lead_somewhere(path):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_says_where_it_stands(path):
-    top = read(path).cells[0].source
+    """Its map may end before the course does: the later lessons were added to an older course."""
     number = int(path.name[:2])
-    steps = [f"**{step}**" if n == number else step for n, step in enumerate(STEPS)]
-    line = f"{YOU_ARE_HERE}{number:02d} of {len(STEPS) - 1}:** {' → '.join(steps)}"
-    assert line in top.splitlines()
+    start = f"{YOU_ARE_HERE}{number:02d} of "
+    lines = [x for x in read(path).cells[0].source.splitlines() if x.startswith(start)]
+    assert len(lines) == 1
+    last = int(lines[0].removeprefix(start)[:2])
+    assert number <= last < len(STEPS)
+    steps = [f"**{step}**" if n == number else step for n, step in enumerate(STEPS[: last + 1])]
+    assert lines[0] == f"{start}{last}:** {' → '.join(steps)}"
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
