@@ -244,8 +244,8 @@ def quoted(nb: NotebookNode, function: str) -> list[str]:
 
 @each_exercise
 def test_folds_quote_messages_that_can_come(path, function):
-    said = []
-    for answer, _ in answers(path, "WRONG")[function]:
+    said, wrong = [], [answer for answer, _ in answers(path, "WRONG")[function]]
+    for answer in (*wrong, lambda *inputs: None):
         with pytest.raises(CheckFailed) as failure:
             check_of(path, function)(answer)
         said.append(str(failure.value).lower())

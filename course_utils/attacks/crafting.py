@@ -59,13 +59,11 @@ def signed_adam(
     """Lower `objective(images)` inside the bound; the images (N, C, H, W), and the loss by step.
 
     Adam on the sign of the gradient; lr, in pixel values of [0, 1], falls to a tenth after 3/8,
-    5/8 and 7/8 of the steps. Source: Geiping and others (arXiv 2102.13624), released code.
-    """
+    5/8 and 7/8 of the steps. Source: Geiping and others (arXiv 2102.13624), released code."""
     guards.check_crafting(steps, lr)
-    images = project(start, base, epsilon).requires_grad_()
+    images, losses = project(start, base, epsilon).requires_grad_(), []
     adam = torch.optim.Adam([images], lr=lr)
     decay = torch.optim.lr_scheduler.MultiStepLR(adam, [steps * k // 8 for k in (3, 5, 7)], 0.1)
-    losses = []
     for _ in range(steps):
         loss = objective(images)
         images.grad = torch.autograd.grad(loss, images)[0].sign()

@@ -89,6 +89,7 @@ def forward_backward(
     images = images.detach().requires_grad_()  # a new start for the gradient at every step
     distance = distance_of(images)
     total = distance.item() + beta / 2 * (images.detach() - base).square().sum().item()
+    guards.check_loss(total)
     step = step / 2 if total > before else step
     forward = images.detach() - step * torch.autograd.grad(distance, images)[0]
     return (forward + step * beta * base) / (1 + step * beta), step, total
@@ -107,8 +108,7 @@ def poison_frogs(
     """Clean-label poisons by forward-backward splitting, each on its own; any seed gives the same.
 
     beta: weight of the image penalty. A bound of the threat model holds on top.
-    Source: Shafahi and others (arXiv 1804.00792), algorithm 1.
-    """
+    Source: Shafahi and others (arXiv 1804.00792), algorithm 1."""
     guards.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     rows = nearest_bases(surrogates, data, goal, threat.budget)
     images, base, step, before = data.x[rows], data.x[rows], 1.0, float("inf")
@@ -117,7 +117,6 @@ def poison_frogs(
     for _ in range(steps):
         given = (images, base, beta, step, before)
         images, step, before = forward_backward(lambda x: len(rows) * mean(x), *given)
-        guards.check_loss(before)
         images = project(images, base, threat.epsilon)
     return Poison(images, data.y[rows], rows, threat.placement)
 
