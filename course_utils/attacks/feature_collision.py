@@ -8,13 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from course_utils.attacks.crafting import (
-    candidates,
-    check_surrogates,
-    project,
-    random_start,
-    signed_adam,
-)
+from course_utils import guards
+from course_utils.attacks.crafting import candidates, project, random_start, signed_adam
 from course_utils.data import Data
 from course_utils.models import Classifier
 from course_utils.threat import Poison, Targeted, ThreatModel, ThreatModelError
@@ -45,7 +40,7 @@ def watermark(
     The same surrogates give the same poisons, whatever the seed. Raises ThreatModelError if the
     threat model has no epsilon, and for surrogates or data with which it cannot work.
     """
-    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
+    guards.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     if threat.epsilon is None:
         raise ThreatModelError(
             "Without epsilon a watermark is a copy of the target: give a bound, such as 32/255."
@@ -94,6 +89,7 @@ def forward_backward(
     images = images.detach().requires_grad_()  # a new start for the gradient at every step
     distance = distance_of(images)
     total = distance.item() + beta / 2 * (images.detach() - base).square().sum().item()
+    guards.check_loss(total)
     step = step / 2 if total > before else step
     forward = images.detach() - step * torch.autograd.grad(distance, images)[0]
     return (forward + step * beta * base) / (1 + step * beta), step, total
@@ -112,11 +108,11 @@ def poison_frogs(
     """Clean-label poisons by forward-backward splitting, each on its own; any seed gives the same.
 
     beta: weight of the image penalty. A bound of the threat model holds on top.
-    Source: Shafahi and others (arXiv 1804.00792), algorithm 1.
-    """
-    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
+    Source: Shafahi and others (arXiv 1804.00792), algorithm 1."""
+    guards.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     rows = nearest_bases(surrogates, data, goal, threat.budget)
     images, base, step, before = data.x[rows], data.x[rows], 1.0, float("inf")
+    guards.check_crafting(steps, step)
     mean = surrogate_loss(surrogates, goal, collision_loss)
     for _ in range(steps):
         given = (images, base, beta, step, before)
@@ -141,7 +137,7 @@ def feature_collision(
     loss: of the features of the poisons (P, D) and of the target (1, D); its mean over the
     surrogates is lowered. Without a bound the start is the base images, whatever the seed.
     """
-    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
+    guards.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     rows = nearest_bases(surrogates, data, goal, threat.budget)
     base = start = data.x[rows]
     if threat.epsilon is not None:
