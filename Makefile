@@ -46,8 +46,9 @@ help: ## List the commands
 	@echo "  TORCH_INDEX=ADDRESS  take torch from there: on Linux without a GPU, the address of the"
 	@echo "                       CPU builds that pytorch.org shows under Get Started saves several GB"
 
-lab: $(INSTALLED) ## Open the course in JupyterLab
-	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(LAB_ARGS) notebooks/00_start_here.ipynb
+lab: $(INSTALLED) ## Open your copies of the lessons, in my_work/, in JupyterLab
+	$(BIN)/python -m tools.my_work
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(LAB_ARGS) my_work/00_start_here.ipynb
 
 test: lint ## Run every check: style, unit tests, all lessons from end to end
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks --ignore=tests/performance \

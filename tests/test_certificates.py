@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from course_utils.attacks.last_votes import last_votes, steer
 from course_utils.data import Data
+from course_utils.defenses import certificates
 from course_utils.defenses.certificates import (
     bagging_radius,
     certified_accuracy,
@@ -116,6 +117,35 @@ def test_no_change_of_pixels_breaks_a_certificate_for_two_each(seed, count):
     assert_within(ensemble, after, test.x, 2 * count)
 
 
+def every_small_image(n_classes: int = 3) -> Data:
+    """All images of 2 x 2 black and white pixels, each with each label."""
+    pixels = itertools.product((0.0, 1.0), repeat=4)
+    x = torch.tensor(list(pixels)).view(-1, 1, 2, 2).repeat_interleave(n_classes, 0)
+    return Data(x, torch.arange(len(x)) % n_classes, tuple("abc"[:n_classes]))
+
+
+def test_no_small_image_inserted_or_put_in_place_of_another_breaks_a_certificate(monkeypatch):
+    """Exhaustive: every insertion of one of them, and every change of one image into one."""
+    known, train_part = {}, certificates.train_part
+
+    def trained_once(model, part, recipe, number):
+        key = number, part.x.numpy().tobytes(), part.y.numpy().tobytes()
+        if key not in known:
+            known[key] = train_part(model, part, recipe, number)
+        return known[key]
+
+    monkeypatch.setattr(certificates, "train_part", trained_once)
+    data, test, universe = small(24, 0), small(40, 1), every_small_image()
+    ensemble = fitted(data, 7)
+    assert (certified_radius(ensemble(test.x)) >= 2).sum() > 10  # there is something to break
+    for row in range(len(universe)):
+        new = universe[row : row + 1]
+        assert_within(ensemble, retrain(ensemble, joined(data, new)), test.x, 1)
+        for old in range(len(data)):
+            changed = joined(without(data, [old]), new)
+            assert_within(ensemble, retrain(ensemble, changed), test.x, 2)
+
+
 def test_no_set_of_flips_breaks_a_certificate_and_a_flip_touches_one_part():
     data, test = small(16, 3), small(40, 4)
     ensemble = fitted(data, 7)
@@ -162,6 +192,7 @@ def test_a_radius_is_never_below_zero_and_the_winner_never_certified_against_its
 
 
 def test_the_order_of_the_data_plays_no_part(images):
+    images = joined(images, images[:20])  # some of them twice
     shuffled = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(1))]
     first, second = fitted(images, 10), fitted(shuffled, 10)
     assert torch.equal(first.logits(images.x), second.logits(images.x))
@@ -247,6 +278,12 @@ def test_a_steered_image_lands_where_it_should_and_looks_the_same(images, part):
     assert steered.min() >= 0 and steered.max() <= 1
 
 
+@pytest.mark.parametrize("part", [-1, 5])
+def test_a_part_that_there_is_not_is_refused(images, part):
+    with pytest.raises(ValueError, match=f"no part {part}: expected 0 to 4"):
+        steer(images.x[0], part, 5)
+
+
 def test_the_attacker_needs_more_than_the_radius_and_the_victim_really_falls(images, held_out):
     ensemble = fitted(images, 10)
     fallen = 0
@@ -282,7 +319,7 @@ def test_a_bagging_radius_leaves_the_first_class_ahead_in_a_simulation():
         assert low - high < 2 * bags_that_meet(r + 2, 20, 500, rng) + 0.02
 
 
-TRIALS = (lesson_17.CERTIFIED, lesson_17.LAST_VOTES, lesson_17.PRIVACY)
+TRIALS = (lesson_17.CERTIFIED, lesson_17.LAST_VOTES, lesson_17.ATTACKS, lesson_17.PRIVACY)
 
 
 @pytest.mark.parametrize("study", TRIALS, ids=lambda study: study.name)

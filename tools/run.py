@@ -98,6 +98,7 @@ def main() -> None:
     lessons = lesson_files(lesson=parser.parse_args().lesson)
     os.environ.pop("MPLBACKEND", None)  # it would keep figures out of the outputs
     try:
+        workshop.refuse_filled()
         workshop.copies()  # a lesson of the wrong form should fail before the minutes of running
         for path, text in export.modules().items():
             write(path, text)

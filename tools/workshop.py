@@ -86,6 +86,28 @@ def copies(root: Path = ROOT) -> dict[Path, str]:
     return texts
 
 
+def filled(root: Path = ROOT) -> list[Path]:
+    """The workshop copies that somebody has worked in: they hold outputs, or a written exercise."""
+    found = []
+    for path in sorted((root / "notebooks" / "workshop").glob("*.ipynb")):
+        for cell in code_cells(read(path)):
+            written = has_tag(cell, "exercise") and "raise NotImplementedError(" not in cell.source
+            if written or cell.execution_count or cell.outputs:
+                found.append(path)
+                break
+    return found
+
+
+def refuse_filled(root: Path = ROOT) -> None:
+    """Raise ValueError if a workshop copy holds work, which writing the copies would erase."""
+    if found := filled(root):
+        names = ", ".join(path.name for path in found)
+        raise ValueError(
+            f"notebooks/workshop holds work of yours: {names}. Nothing was written. Move it to "
+            "my_work/ under another name; then `git checkout -- notebooks/workshop`."
+        )
+
+
 def drift(root: Path = ROOT) -> list[str]:
     """How the committed workshop copies differ from what the lessons give."""
     return differences(copies(root), (root / "notebooks" / "workshop").glob("*.ipynb"))
@@ -94,6 +116,7 @@ def drift(root: Path = ROOT) -> list[str]:
 def main() -> None:
     """Write all workshop copies."""
     try:
+        refuse_filled()
         for path, text in copies().items():
             write(path, text)
     except ValueError as error:

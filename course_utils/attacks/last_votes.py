@@ -24,7 +24,10 @@ def steer(image: Tensor, part: int, k: int, seed: int = 0) -> Tensor:
     """A copy of an image (C, H, W) that its content sends to this part of k.
 
     One random pixel after the other moves by at most one grey level, 1/255, until it does.
+    Raises ValueError if there is no such part.
     """
+    if not 0 <= part < k:
+        raise ValueError(f"There is no part {part}: expected 0 to {k - 1}.")
     generator = torch.Generator().manual_seed(seed)
     steered = image.clone()
     pixels, old = steered.view(-1), image.flatten()

@@ -29,7 +29,8 @@ def course(tmp_path_factory) -> Path:
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy2(ROOT / name, folder)
     hidden = shutil.ignore_patterns(".*")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=hidden)
+    for name in ("notebooks", "tools"):
+        shutil.copytree(ROOT / name, folder / name, ignore=hidden)
     nb = read(FIRST)
     for cell in code_cells(nb):
         cell.outputs, cell.execution_count = [], None
