@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
-from torch import nn
+from torch import Tensor, nn
 
 from course_utils.data import Data
 from course_utils.models import Classifier, predict
-from course_utils.threat import Targeted, ThreatModelError, check_known
+from course_utils.threat import ThreatModel, ThreatModelError, check_known
 
 
 def check_models(surrogates: Sequence[Classifier], data: Data) -> None:
@@ -38,12 +39,16 @@ def check_models(surrogates: Sequence[Classifier], data: Data) -> None:
                 )
 
 
-def check_surrogates(surrogates: Sequence[Classifier], data: Data, goal: Targeted) -> None:
-    """Raise ThreatModelError where an attack could not work, or would have nothing to do."""
-    check_known((goal.true_class, goal.adversarial_class), data)
+def check_surrogates(
+    surrogates: Sequence[Classifier], data: Data, images: Tensor, wanted: int
+) -> None:
+    """Raise ThreatModelError where an attack could not work, or would have nothing to do.
+
+    images: those that the victim should classify as the class `wanted`, (N, C, H, W).
+    """
+    check_known([wanted], data)
     check_models(surrogates, data)
-    wanted = goal.adversarial_class
-    if all(predict(s, goal.image[None]).item() == wanted for s in surrogates):
+    if all((predict(surrogate, images) == wanted).all() for surrogate in surrogates):
         raise ThreatModelError(
             f"Every surrogate already classifies the target as {data.classes[wanted]}: "
             "nothing is left to attack. Choose a target that they classify correctly."
@@ -57,6 +62,56 @@ def check_crafting(steps: int, lr: float) -> None:
             f"Crafting with {steps} steps of size {lr} would leave the start as it is: take at "
             "least 1 step, of a size above 0."
         )
+
+
+def check_relabelling(threat: ThreatModel, candidates: int) -> None:
+    """Raise ThreatModelError if labels may not change, or the budget exceeds the candidates."""
+    if threat.clean_label:
+        raise ThreatModelError("This attack changes labels, but the threat model says clean_label.")
+    check_budget(candidates, threat.budget)
+
+
+def bound_of(threat: ThreatModel) -> float:
+    """The threat model's epsilon. Raises ThreatModelError if it has none."""
+    if threat.epsilon is None:
+        raise ThreatModelError("This attack needs a bound: give an epsilon, as in 16/255.")
+    return threat.epsilon
+
+
+def check_search(epsilon: float, steps: int) -> None:
+    """Raise ThreatModelError unless PGD has room and takes a step."""
+    if not 0 < epsilon <= 1 or steps < 1:
+        raise ThreatModelError(
+            f"epsilon is {epsilon} and steps {steps}: expected epsilon in (0, 1], 1 step or more."
+        )
+
+
+def check_patch(side: int) -> None:
+    """Raise ThreatModelError unless the side of a patch is a positive whole number."""
+    if not isinstance(side, Integral) or side < 1:
+        raise ThreatModelError(f"The side of the patch is {side}, expected 1 pixel or more.")
+
+
+def check_room(side: int, images: Tensor) -> None:
+    """Raise ThreatModelError unless a patch fits into images, one pixel from their edges."""
+    height, width = images.shape[-2:]
+    if side + 2 > min(height, width):
+        raise ThreatModelError(
+            f"A patch of {side} by {side} pixels, one pixel from the edges, does not fit into "
+            f"images of {height} by {width}: use at most {min(height, width) - 2}."
+        )
+
+
+def check_corner(corner: str, known: Sequence[str]) -> None:
+    """Raise ThreatModelError unless this is one of the corners, or "random"."""
+    if corner not in (*known, "random"):
+        raise ThreatModelError(f"Unknown corner {corner!r}: use {', '.join(known)} or random.")
+
+
+def check_level(name: str, value: float) -> None:
+    """Raise ThreatModelError unless a grey level or a strength lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ThreatModelError(f"The {name} is {value}, expected a value in [0, 1].")
 
 
 def check_loss(loss: float) -> None:

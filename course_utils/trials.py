@@ -5,6 +5,7 @@ conditions of an experiment share the same trials, so they are compared in pairs
 """
 
 import math
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,8 +47,8 @@ def run_trials(
 
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:
-    """The seeds as a list. Raises ValueError if there is none or one comes twice."""
-    seeds = list(seeds)
+    """The seeds as a list of int. Raises ValueError if there is none or one comes twice."""
+    seeds = [operator.index(seed) for seed in seeds]  # numpy's own integers do not go into JSON
     if not seeds:
         raise ValueError("No trial to run: give at least one seed, for example range(20).")
     if len(set(seeds)) < len(seeds):
@@ -63,7 +64,9 @@ def as_finished(
     The calls begin in order and end in any order. jobs: see `run_trials`. before: how many others
     were done before, for the progress bar.
     """
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+    # Copy on write: a trial may change a large array of its own without touching anyone else's.
+    how = dict(return_as="generator_unordered", batch_size=1, mmap_mode="c")
+    parallel = joblib.Parallel(n_jobs=jobs, **how)
     calls = (joblib.delayed(_numbered)(number, function, task) for number, task in enumerate(tasks))
     total = before + len(tasks)
     yield from tqdm(parallel(calls), initial=before, total=total, desc="trials", leave=False)

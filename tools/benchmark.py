@@ -10,6 +10,7 @@ import time
 
 from course_utils.data import DataError
 from course_utils.stored import Benchmark, StudyError, run_study
+from tools.results import job_count
 
 PLACES = {"laptop": "course_utils.studies.lesson_16", "paper": "tools.paper_scale"}
 JOBS = {"laptop": -1, "paper": 1}  # one a core; one, for a GPU
@@ -25,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run every attack against every defense.")
     parser.add_argument("--scale", choices=list(PLACES), default="laptop")
     parser.add_argument(
-        "--jobs", type=int, help="trials at the same time (default: one a core; paper: one)"
+        "--jobs", type=job_count, help="trials at the same time (default: one a core; paper: one)"
     )
     options = parser.parse_args()
     start = time.perf_counter()

@@ -10,6 +10,7 @@ import sys
 import time
 
 import course_utils.studies
+from course_utils.data import DataError
 from course_utils.stored import Study, StudyError, run_study
 
 
@@ -25,12 +26,25 @@ def studies(lesson: str | None = None) -> list[Study]:
     return [study for study in found if not lesson or study.lesson == lesson.zfill(2)]
 
 
+def job_count(text: str) -> int:
+    """The number of trials at the same time. Raises ArgumentTypeError for 0 and for no number."""
+    try:
+        jobs = int(text)
+    except ValueError:
+        jobs = 0
+    if jobs == 0:
+        raise argparse.ArgumentTypeError(
+            f"JOBS is {text}: give a whole number, 1 or more, or -1 for one a core."
+        )
+    return jobs
+
+
 def main() -> None:
     """Run the chosen studies one after another."""
     parser = argparse.ArgumentParser(description="Run studies and store their rows.")
     parser.add_argument("--lesson", help="only the studies of this one, like 05")
     parser.add_argument(
-        "--jobs", type=int, default=-1, help="trials at the same time (default: one a core)"
+        "--jobs", type=job_count, default=-1, help="trials at the same time (default: one a core)"
     )
     options = parser.parse_args()
     chosen = studies(options.lesson)
@@ -41,7 +55,7 @@ def main() -> None:
         print(f"lesson {study.lesson}: {study.name} ...", flush=True)
         try:
             rows = len(run_study(study, jobs=options.jobs))
-        except StudyError as error:
+        except (StudyError, DataError) as error:
             sys.exit(str(error))
         print(f"  {rows} rows in {time.perf_counter() - start:.0f} s")
 

@@ -6,8 +6,9 @@ Generated from notebooks/04_feature_collision.ipynb: edit it there, then run mak
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from course_utils import guards
 from course_utils.data import Data
 from course_utils.models import Classifier, predict
 from course_utils.threat import Targeted, ThreatModelError
@@ -23,43 +24,9 @@ def project(images: Tensor, base: Tensor, epsilon: float | None) -> Tensor:
     return images.clamp(0, 1)
 
 
-def check_batch_norm(number: int, surrogate: Classifier) -> None:
-    """Raise ThreatModelError if BatchNorm would mix the images of a batch."""
-    layers = surrogate.modules()
-    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in layers):
-        raise ThreatModelError(
-            f"Surrogate {number} has BatchNorm in training mode, which mixes the images of a "
-            "batch: call surrogate.eval() first."
-        )
-
-
 def granted(models: Sequence[Classifier], goal: Targeted) -> bool:
     """Whether every model already gives the target to the adversarial class: nothing to attack."""
     return all(predict(m, goal.image[None]).item() == goal.adversarial_class for m in models)
-
-
-def check_surrogates(
-    surrogates: Sequence[Classifier], data: Data, images: Tensor, wanted: int
-) -> None:
-    """Raise ThreatModelError where an attack could not work, or would have nothing to do.
-
-    images: those that the victim should classify as the class `wanted`, (N, C, H, W).
-    """
-    if not surrogates:
-        raise ThreatModelError("No surrogate: the attack needs at least one trained model.")
-    for number, surrogate in enumerate(surrogates):
-        classes = surrogate.head.out_features
-        if classes != len(data.classes):
-            raise ThreatModelError(
-                f"Surrogate {number} has {classes} classes, the data {len(data.classes)}: "
-                "train it on this data."
-            )
-        check_batch_norm(number, surrogate)
-    if all((predict(s, images) == wanted).all() for s in surrogates):
-        raise ThreatModelError(
-            f"Every surrogate already classifies the target as {data.classes[wanted]}: "
-            "nothing is left to attack. Choose a target that they classify correctly."
-        )
 
 
 def candidates(data: Data, label: int, budget: int) -> Tensor:
@@ -94,6 +61,7 @@ def signed_adam(
     Adam on the sign of the gradient; lr, in pixel values of [0, 1], falls to a tenth after 3/8,
     5/8 and 7/8 of the steps. Source: Geiping and others (arXiv 2102.13624), released code.
     """
+    guards.check_crafting(steps, lr)
     images = project(start, base, epsilon).requires_grad_()
     adam = torch.optim.Adam([images], lr=lr)
     decay = torch.optim.lr_scheduler.MultiStepLR(adam, [steps * k // 8 for k in (3, 5, 7)], 0.1)
@@ -106,6 +74,7 @@ def signed_adam(
         with torch.no_grad():  # Adam holds this very tensor: change it in place, unseen by autograd
             images.copy_(project(images, base, epsilon))
         losses.append(loss.item())
+        guards.check_loss(losses[-1])  # the sign of NaN is 0, so the images would stay as they are
     return images.detach(), losses
 
 

@@ -8,13 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from course_utils.attacks.crafting import (
-    candidates,
-    check_surrogates,
-    project,
-    random_start,
-    signed_adam,
-)
+from course_utils import guards
+from course_utils.attacks.crafting import candidates, project, random_start, signed_adam
 from course_utils.data import Data
 from course_utils.models import Classifier
 from course_utils.threat import Poison, Targeted, ThreatModel, ThreatModelError
@@ -45,7 +40,7 @@ def watermark(
     The same surrogates give the same poisons, whatever the seed. Raises ThreatModelError if the
     threat model has no epsilon, and for surrogates or data with which it cannot work.
     """
-    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
+    guards.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     if threat.epsilon is None:
         raise ThreatModelError(
             "Without epsilon a watermark is a copy of the target: give a bound, such as 32/255."
@@ -114,13 +109,15 @@ def poison_frogs(
     beta: weight of the image penalty. A bound of the threat model holds on top.
     Source: Shafahi and others (arXiv 1804.00792), algorithm 1.
     """
-    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
+    guards.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     rows = nearest_bases(surrogates, data, goal, threat.budget)
     images, base, step, before = data.x[rows], data.x[rows], 1.0, float("inf")
+    guards.check_crafting(steps, step)
     mean = surrogate_loss(surrogates, goal, collision_loss)
     for _ in range(steps):
         given = (images, base, beta, step, before)
         images, step, before = forward_backward(lambda x: len(rows) * mean(x), *given)
+        guards.check_loss(before)
         images = project(images, base, threat.epsilon)
     return Poison(images, data.y[rows], rows, threat.placement)
 
@@ -141,7 +138,7 @@ def feature_collision(
     loss: of the features of the poisons (P, D) and of the target (1, D); its mean over the
     surrogates is lowered. Without a bound the start is the base images, whatever the seed.
     """
-    check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
+    guards.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     rows = nearest_bases(surrogates, data, goal, threat.budget)
     base = start = data.x[rows]
     if threat.epsilon is not None:

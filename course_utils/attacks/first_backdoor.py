@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from course_utils.data import Data
-from course_utils.threat import Backdoor, Poison, ThreatModel
+from course_utils.guards import check_relabelling
+from course_utils.threat import Backdoor, Poison, ThreatModel, triggered
 
 
 def stamp(images: Tensor, size: int = 4) -> Tensor:
@@ -27,8 +28,9 @@ def plant_backdoor(data: Data, goal: Backdoor, threat: ThreatModel, seed: int) -
     Source: BadNets (Gu, Dolan-Gavitt and Garg, arXiv 1708.06733). The labels are changed, so this
     is a dirty-label attack. It uses the whole budget of the threat model.
     """
-    generator = torch.Generator().manual_seed(seed)
     others = (data.y != goal.target_class).nonzero()[:, 0]
+    check_relabelling(threat, len(others))
+    generator = torch.Generator().manual_seed(seed)
     base = others[torch.randperm(len(others), generator=generator)[: threat.budget]]
     labels = torch.full_like(base, goal.target_class)
-    return Poison(goal.trigger(data.x[base]), labels, base, threat.placement)
+    return Poison(triggered(goal.trigger, data.x[base]), labels, base, threat.placement)

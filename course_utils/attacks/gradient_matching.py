@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
+from course_utils import guards
 from course_utils.attacks import crafting
 from course_utils.data import Data
 from course_utils.models import Classifier
-from course_utils.threat import Poison, Targeted, ThreatModel, ThreatModelError
+from course_utils.threat import Poison, Targeted, ThreatModel
 from course_utils.training import Recipe, train
 
 Gradient = tuple[Tensor, ...]  # one tensor for each parameter of a model
@@ -21,8 +23,10 @@ Gradient = tuple[Tensor, ...]  # one tensor for each parameter of a model
 
 def loss_gradient(model: Classifier, images: Tensor, labels: Tensor, graph: bool) -> Gradient:
     """The gradient of the mean loss for all parameters; with `graph`, it can be differentiated."""
-    loss = cross_entropy(model(images), labels)
-    return torch.autograd.grad(loss, tuple(model.parameters()), create_graph=graph)
+    weights = tuple(p for p in model.parameters() if p.requires_grad)  # a frozen layer has none
+    with sdpa_kernel(SDPBackend.MATH):  # faster kernels of attention have no second derivative
+        loss = cross_entropy(model(images), labels)
+    return torch.autograd.grad(loss, weights, create_graph=graph)
 
 
 def target_gradient(model: Classifier, images: Tensor, labels: Tensor) -> Gradient:
@@ -173,13 +177,6 @@ def brew(
     return found[0] if restarts == 1 else min(found, key=lambda images: judge(images).item())
 
 
-def bound(threat: ThreatModel) -> float:
-    """The threat model's epsilon. Raises ThreatModelError if it has none."""
-    if threat.epsilon is None:
-        raise ThreatModelError("Gradient matching needs a bound: give an epsilon, as in 16/255.")
-    return threat.epsilon
-
-
 def gradient_matching(
     surrogates: Sequence[Classifier],
     data: Data,
@@ -193,14 +190,14 @@ def gradient_matching(
     """Witches' Brew. base: the rows to poison, or None for those that `choose_bases` takes.
 
     options: those of `brew`. Source: Geiping and others (arXiv 2009.02276), algorithm 1."""
-    crafting.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
+    guards.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     if base is None:
         rows = crafting.candidates(data, goal.adversarial_class, threat.budget)
         base = choose_bases(surrogates, data, rows, threat.budget)
     label = torch.tensor([goal.adversarial_class], device=data.y.device)
     wanted = [target_gradient(model, goal.image[None], label) for model in surrogates]
     generator = torch.Generator(data.x.device).manual_seed(seed)
-    images = brew(surrogates, wanted, data[base], bound(threat), generator, **options)
+    images = brew(surrogates, wanted, data[base], guards.bound_of(threat), generator, **options)
     return Poison(images, data.y[base], base, threat.placement)
 
 

@@ -6,10 +6,12 @@ Generated from notebooks/02_label_flipping.ipynb: edit it there, then run make n
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from course_utils import guards
 from course_utils.data import Data
+from course_utils.models import Classifier
 from course_utils.threat import Indiscriminate, Poison, ThreatModel, ThreatModelError
 
 
@@ -26,13 +28,7 @@ def check_flips(data: Data, threat: ThreatModel, candidates: int) -> None:
     """Raise ThreatModelError where labels cannot be flipped as the threat model says."""
     if len(data.y.unique()) < 2:
         raise ThreatModelError("The images are of fewer than two classes: no label can be flipped.")
-    if threat.clean_label:
-        raise ThreatModelError("The threat model says clean_label, but a flip changes the label.")
-    if threat.budget > candidates:
-        raise ThreatModelError(
-            f"The budget is {threat.budget}, but only {candidates} images can be flipped: "
-            "lower the fraction."
-        )
+    guards.check_relabelling(threat, candidates)
 
 
 def random_flips(data: Data, goal: Indiscriminate, threat: ThreatModel, seed: int) -> Poison:
@@ -83,10 +79,9 @@ def choose_flips(loss: Tensor, labels: Tensor, budget: int) -> tuple[Tensor, Ten
 
 
 @torch.no_grad()
-def label_losses(surrogates: Sequence[nn.Module], data: Data) -> Tensor:
+def label_losses(surrogates: Sequence[Classifier], data: Data) -> Tensor:
     """The loss (N, classes) of each image under each label, averaged over the surrogates."""
-    if not surrogates:
-        raise ThreatModelError("No surrogate: the worst flips are looked up with a trained model.")
+    guards.check_models(surrogates, data)
     losses = []
     for model in surrogates:
         logits = torch.cat([model(part) for part in data.x.split(1000)])
@@ -97,7 +92,7 @@ def label_losses(surrogates: Sequence[nn.Module], data: Data) -> Tensor:
 
 
 def worst_flips(
-    surrogates: Sequence[nn.Module], data: Data, goal: Indiscriminate, threat: ThreatModel
+    surrogates: Sequence[Classifier], data: Data, goal: Indiscriminate, threat: ThreatModel
 ) -> Poison:
     """Flip the labels whose flip has the largest loss under the surrogates.
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
+from course_utils import guards
 from course_utils.attacks import crafting, gradient_matching
 from course_utils.data import Data
 from course_utils.models import Classifier
@@ -21,7 +23,8 @@ Parameters = dict[str, Tensor]  # the weights of a model, by name
 
 def weights_of(model: Classifier) -> Parameters:
     """A copy of the model's weights that can be differentiated."""
-    return {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {name: p.detach().clone().requires_grad_() for name, p in trained.items()}
 
 
 def unrolled_step(
@@ -32,7 +35,8 @@ def unrolled_step(
     parameters: the weights before the step. images: (N, C, H, W). labels: (N,). lr: of the step.
     The result can be differentiated for the parameters and for the images.
     """
-    loss = cross_entropy(functional_call(model, parameters, (images,)), labels)
+    with sdpa_kernel(SDPBackend.MATH):  # faster kernels of attention have no second derivative
+        loss = cross_entropy(functional_call(model, parameters, (images,)), labels)
     gradients = torch.autograd.grad(loss, tuple(parameters.values()), create_graph=True)
     pairs = zip(parameters.items(), gradients, strict=True)
     return {name: p - lr * gradient for (name, p), gradient in pairs}
@@ -177,11 +181,11 @@ def metapoison(
 
     base: the rows to poison. steps: of crafting. Source: Huang and others (arXiv 2004.00225).
     """
-    crafting.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
+    guards.check_surrogates(surrogates, data, goal.image[None], goal.adversarial_class)
     if base is None:
         base = largest_gradients(surrogates, data, goal, threat)
     generator = torch.Generator(data.x.device).manual_seed(seed)
-    poisons, epsilon = data[base], gradient_matching.bound(threat)
+    poisons, epsilon = data[base], guards.bound_of(threat)
     objective = meta_objective(surrogates, without(data, base), poisons, goal, generator, how)
     start = crafting.random_start(poisons.x, epsilon, generator)
     images, _ = crafting.signed_adam(objective, start, poisons.x, epsilon, steps=steps, lr=0.05)

@@ -5,6 +5,7 @@ Generated from notebooks/01_measuring_poisoning.ipynb: edit it there, then run m
 
 import torch
 
+from course_utils import guards
 from course_utils.data import Data, balanced
 from course_utils.models import build, predict
 from course_utils.settings import MLP, Setting
@@ -18,9 +19,11 @@ def flip_neighbours(data: Data, goal: Targeted, threat: ThreatModel) -> Poison:
     Distances are Euclidean, over pixels. It uses the whole budget of the threat model.
     """
     same = (data.y == goal.true_class).nonzero()[:, 0]
+    guards.check_relabelling(threat, len(same))
     distance = (data.x[same] - goal.image).flatten(1).norm(dim=1)
     base = same[distance.argsort()[: threat.budget]]
-    return Poison(data.x[base], torch.full_like(base, goal.adversarial_class), base)
+    labels = torch.full_like(base, goal.adversarial_class)
+    return Poison(data.x[base], labels, base, threat.placement)
 
 
 def draw_target(
@@ -41,6 +44,8 @@ def draw_target(
 def flip_random(data: Data, goal: Targeted, threat: ThreatModel, seed: int) -> Poison:
     """The control for `flip_neighbours`: relabel random images of the target's class."""
     same = (data.y == goal.true_class).nonzero()[:, 0]
+    guards.check_relabelling(threat, len(same))
     generator = torch.Generator().manual_seed(seed)
     base = same[torch.randperm(len(same), generator=generator)[: threat.budget]]
-    return Poison(data.x[base], torch.full_like(base, goal.adversarial_class), base)
+    labels = torch.full_like(base, goal.adversarial_class)
+    return Poison(data.x[base], labels, base, threat.placement)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from course_utils.attacks.crafting import project
-from course_utils.threat import ThreatModelError
+from course_utils import guards
+from course_utils.attacks import crafting
 
 
 def pgd_step(images: Tensor, gradient: Tensor, base: Tensor, step: float, epsilon: float) -> Tensor:
@@ -19,7 +19,7 @@ def pgd_step(images: Tensor, gradient: Tensor, base: Tensor, step: float, epsilo
     gradient: of the loss, for each pixel. Every pixel moves by `step` in the direction in which the
     loss grows. The result lies within `epsilon` of the base images, and in [0, 1].
     """
-    return project(images + step * gradient.sign(), base, epsilon)
+    return crafting.project(images + step * gradient.sign(), base, epsilon)
 
 
 def pgd(
@@ -34,12 +34,9 @@ def pgd(
 
     labels: the true classes (N,). generator: on the device of the images. Source: arXiv 1706.06083.
     """
-    if not 0 < epsilon <= 1 or steps < 1:
-        raise ThreatModelError(
-            f"epsilon is {epsilon} and steps {steps}: expected epsilon in (0, 1], 1 step or more."
-        )
+    guards.check_search(epsilon, steps)
     noise = torch.rand(images.shape, generator=generator, device=images.device)
-    moved = project(images + epsilon * (2 * noise - 1), images, epsilon)
+    moved = crafting.project(images + epsilon * (2 * noise - 1), images, epsilon)
     for _ in range(steps):
         moved.requires_grad_()
         loss = cross_entropy(model(moved), labels, reduction="sum")

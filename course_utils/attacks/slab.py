@@ -11,6 +11,7 @@ import torch
 from numpy import ndarray as Array
 from scipy.optimize import brentq
 
+from course_utils import guards
 from course_utils.data import Data
 from course_utils.models import Classifier
 from course_utils.threat import Indiscriminate, Poison, ThreatModel, ThreatModelError
@@ -43,6 +44,7 @@ def plane(model: Classifier) -> tuple[Array, float]:
 
 def corner_images(data: Data, threat: ThreatModel, surrogate: Classifier) -> Poison:
     """A naive attack: the corner of the pixel box with the largest loss, for each label in turn."""
+    guards.check_budget(len(data), threat.budget)
     weight, _ = plane(surrogate)
     y = np.where(np.arange(threat.budget) % 2, 1, -1)
     return to_poison(np.where(-y[:, None] * weight > 0, 1.0, 0.0), y, data)

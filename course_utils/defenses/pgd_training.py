@@ -17,6 +17,7 @@ def pgd_training(epsilon: float, steps: int) -> Defense:
     def batch(
         model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
+        model.eval()  # PGD meets the model as a user does; train() sets the mode of its own step
         return pgd(model, x, y, epsilon, steps, generator), y
 
     return Defense("PGD training", batch=batch)

@@ -61,7 +61,8 @@ def loss_score(seen: Data, fit: Callable) -> Score:
 
     @torch.no_grad()
     def score(data: Data) -> Tensor:
-        return cross_entropy(model(data.x), data.y, reduction="none")
+        parts = zip(data.x.split(5000), data.y.split(5000), strict=True)  # to save memory
+        return torch.cat([cross_entropy(model(x), y, reduction="none") for x, y in parts])
 
     return score
 
@@ -70,15 +71,16 @@ def neighbour_score(seen: Data, fit: Callable, k: int = 5) -> Score:
     """Distance to the k-th nearest other image with the same label."""
 
     def score(data: Data) -> Tensor:
-        far = torch.zeros(len(data), device=data.x.device)
+        far = torch.zeros(len(data))
         for label in range(len(data.classes)):
-            rows, mine = data.y == label, seen.x[seen.y == label]
-            points = (data.x[rows], mine)
-            distance = torch.cdist(*(x.flatten(1).double() for x in points))
-            near, _ = distance.topk(k + 1, largest=False)
-            itself = near[:, 0] < 1e-4  # an image that was seen is its own nearest neighbour
-            far[rows] = torch.where(itself, near[:, k], near[:, k - 1]).float()
-        return far
+            # On the CPU, since not every GPU has float64; 5,000 rows at a time, to save memory.
+            mine = seen.x[seen.y == label].flatten(1).cpu().double()
+            for rows in (data.y == label).nonzero()[:, 0].split(5000):
+                points = data.x[rows].flatten(1).cpu().double()
+                near, _ = torch.cdist(points, mine).topk(k + 1, largest=False)
+                itself = near[:, 0] < 1e-4  # an image that was seen is its own nearest neighbour
+                far[rows.cpu()] = torch.where(itself, near[:, k], near[:, k - 1]).float()
+        return far.to(data.x.device)
 
     return score
 

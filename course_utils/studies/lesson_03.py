@@ -21,10 +21,12 @@ from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
 from course_utils.threat import Poison, ThreatModel
 from course_utils.training import train
-from course_utils.trials import Case, Rows, Victim, compare
+from course_utils.trials import Case, Victim, compare
 
 
-def damage(seed: int, setting: Setting, fractions: tuple[float, ...], titles: Sequence) -> Rows:
+def damage(
+    seed: int, setting: Setting, fractions: tuple[float, ...], titles: Sequence
+) -> list[dict]:
     """One victim for each recipe, on clean data and for each fraction and attack."""
     case, attackers = slab_case(seed, setting), {("clean", 0.0): None}
     for fraction in fractions:
@@ -39,7 +41,7 @@ def damage(seed: int, setting: Setting, fractions: tuple[float, ...], titles: Se
     return rows
 
 
-def damage_trial(seed: int, setting: Setting = MLP) -> Rows:
+def damage_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """All fractions, both recipes."""
     return damage(seed, setting, label_flips.FRACTIONS, RECIPES)
 
@@ -68,7 +70,7 @@ def keeper(name: str, mask: Tensor) -> Defense:
     return Defense(name, keep=lambda data, fit: mask)
 
 
-def inspect(case: Case, poison: Poison, reference: Data | None) -> Rows:
+def inspect(case: Case, poison: Poison, reference: Data | None) -> list[dict]:
     """What each filter does to a poisoned set, and what it leaves to the victims behind two."""
     masks = masks_of(case, poison.apply(case.data), reference)
     victims = {"none": case.plain}
@@ -100,7 +102,7 @@ def more_attacks(case: Case, fraction: float) -> dict[str, Poison]:
     return attacks
 
 
-def detection_trial(seed: int, setting: Setting = MLP) -> Rows:
+def detection_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """Every attack at two fractions, limits fitted on clean and on contaminated data."""
     case, rows = slab_case(seed, setting), []
     for fraction in (SMALL, LARGE):

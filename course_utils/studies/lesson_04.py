@@ -30,7 +30,7 @@ from course_utils.models import Classifier
 from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
 from course_utils.threat import Poison, ThreatModel
-from course_utils.trials import Case, Rows, columns, compare
+from course_utils.trials import Case, columns, compare
 
 
 def attacks(setting: Setting) -> dict[str, Callable]:
@@ -65,7 +65,7 @@ def craft(
     return poisons
 
 
-def measure(case: Case, poisons: Mapping[str, Poison | None], **labels: object) -> Rows:
+def measure(case: Case, poisons: Mapping[str, Poison | None], **labels: object) -> list[dict]:
     """One victim for each poison; the distances are in the features that it starts from."""
 
     def near(victim: Classifier, poison: Poison | None) -> dict:
@@ -95,7 +95,7 @@ def with_noise(poisons: Mapping[str, Poison], case: Case) -> dict[str, Poison]:
     return {**poisons, "noise": poisons[BULLSEYE].noise_control(case.data, generator)}
 
 
-def near_trial(seed: int, setting: Setting = MLP) -> Rows:
+def near_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """White box, neighbouring classes: transfer as in PLAN, fine-tuning with 25 poisons."""
     case = bullseye(seed, setting)
     rows = measure(case, {"clean": None})
@@ -109,7 +109,7 @@ def near_trial(seed: int, setting: Setting = MLP) -> Rows:
     return rows + measure(moving, tuned)
 
 
-def far_trial(seed: int, setting: Setting = MLP) -> Rows:
+def far_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """White box, classes that are no neighbours: Bullseye Polytope and its noise."""
     case = bullseye(seed, setting, draw=draw_transfer(seed, near=False, setting=setting))
     rows = measure(case, {"clean": None})
@@ -123,7 +123,7 @@ NEAR_STUDY = Study("collision_near", "04", near_trial, range(50))
 FAR_STUDY = Study("collision_far", "04", far_trial, range(20))
 
 
-def black_box_trial(seed: int, setting: Setting = MLP) -> Rows:
+def black_box_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """25 poisons from one or two surrogates, against a victim with another extractor."""
     draw = draw_transfer(seed, setting=setting)
     ours, theirs = draw.others[:6500], draw.others[6500:]

@@ -23,7 +23,7 @@ from course_utils.models import Classifier
 from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
 from course_utils.threat import Backdoor, Poison, ThreatModel
-from course_utils.training import Recipe, train
+from course_utils.training import train
 from course_utils.trials import Case, Victim, columns, compare
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
@@ -53,12 +53,12 @@ def dose_trial(seed: int, setting: Setting = MLP) -> list[dict]:
 DOSES = Study("badnets_doses", "07", dose_trial, range(20))
 
 
-LARGE = Recipe(epochs=10, batch_size=100, lr=0.05)
+SHORT = replace(MLP.recipe, epochs=10)
 
 
 def headline_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """10,000 images, 100 poisons, a 4-pixel patch, the MLP: a clean and a BadNets victim."""
-    case = replace(badnets_case(seed, setting, n=10_000), recipe=setting.shortened(LARGE))
+    case = replace(badnets_case(seed, setting, n=10_000), recipe=setting.shortened(SHORT))
     found = compare(case, {"clean": None, "BadNets": case.oblivious})
     return columns(found, "accuracy", "asr", "seconds", condition="attacker", defense="victim")
 
@@ -112,16 +112,13 @@ def augmentation_trial(seed: int, setting: Setting = MLP) -> list[dict]:
 AUGMENTATION = Study("badnets_augmentation", "07", augmentation_trial, range(20))
 
 
-ROBUST = Recipe(epochs=10, batch_size=100, lr=0.05)
-
-
 def train_surrogates(case: Case, setting: Setting = MLP) -> dict[str, Classifier]:
     """A plain and a robust surrogate, from first weights that are not the victim's."""
     given, seed = (case.model, case.data), 10_000 + case.seed
     defense = pgd_training(EPSILON, steps=setting.scaled(3))
     return {
         "plain": train(*given, setting.recipe, seed=seed),
-        "robust": train(*given, setting.shortened(ROBUST), seed=seed, defense=defense),
+        "robust": train(*given, setting.shortened(SHORT), seed=seed, defense=defense),
     }
 
 
