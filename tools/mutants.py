@@ -1,11 +1,11 @@
-"""Do the tests see a mistake? Put the listed mistakes into the taught code, one at a time, and look.
+"""Do the tests see a mistake? Put the listed mistakes into the taught code, one at a time.
 
-A mutation is a small change of one function, as a wrong sign. `tests/mutants.toml` lists them: under
-the name of a module of `course_utils` and of a function in it, the old text, the new text and, where
-no test can see the change, the reason why it does not matter. Each runs in a process of its own, in
-which the changed source takes the place of the module; no file is written. It is killed if a test
-fails, or does not end. The tests are those of behaviour: none that compares code with the notebook
-that it comes from, or with a stored hash.
+A mutation is a small change of one function, as a wrong sign. `tests/mutants.toml` lists them:
+under the name of a module of `course_utils` and of a function in it, the old text, the new text
+and, where no test can see the change, the reason why it does not matter. Each runs in a process of
+its own, in which the changed source takes the place of the module; no file is written. It is
+killed if a test fails, or does not end. The tests are those of behaviour: none that compares code
+with the notebook that it comes from, or with a stored hash.
 """
 
 import argparse
@@ -36,6 +36,50 @@ HEAVY = (
     "scipy.optimize", "scipy.stats", "seaborn", "sklearn.cluster", "sklearn.decomposition",
     "sklearn.metrics", "sklearn.neighbors", "torch", "torch._dynamo", "torch.func", "torchvision",
 )  # fmt: skip
+
+# Test files of each module beside its own in tests/reference, without "tests/test_" and ".py".
+TESTS = {
+    "attacks.adaptive": ("adaptive_attacks",),
+    "attacks.crafting": ("feature_collision",),
+    "attacks.feature_collision": ("feature_collision",),
+    "attacks.feature_plane": ("feature_collision",),
+    "attacks.first_backdoor": ("backdoors",),
+    "attacks.gradient_matching": ("gradient_matching",),
+    "attacks.hidden_trigger": ("hidden_triggers",),
+    "attacks.label_consistent": ("backdoors",),
+    "attacks.label_flipping": ("label_flipping",),
+    "attacks.last_votes": ("certificates",),
+    "attacks.metapoison": ("metapoison",),
+    "attacks.patch_backdoors": ("backdoors",),
+    "attacks.pgd": ("backdoors", "adversarial_training"),
+    "attacks.slab": ("slab_attack",),
+    "attacks.sleeper_agent": ("hidden_triggers",),
+    "attacks.triggers": ("backdoors",),
+    "defenses.adversarial_poisoning": ("adversarial_poisoning",),
+    "defenses.certificates": ("certificates",),
+    "defenses.filters": ("filters",),
+    "defenses.gradient_anatomy": ("gradient_anatomy",),
+    "defenses.gradient_shaping": ("gradient_shaping",),
+    "defenses.mixing": ("mixing",),
+    "defenses.noise_training": ("adversarial_training",),
+    "defenses.per_example": ("gradient_anatomy", "gradient_shaping"),
+    "defenses.pgd_training": ("adversarial_training", "backdoors"),
+    "defenses.sanitizers": ("slab_attack",),
+    "defenses.trade_off": ("adversarial_training",),
+    "models": ("models",),
+    "statistics": ("statistics",),
+    "threat": ("threat",),
+    "training": ("training",),
+    "trials": ("trials",),
+}
+# Tests that train for many seconds to show what the others show without.
+SLOW = (
+    "tests/test_adversarial_poisoning.py::test_it_protects_where_noise_of_its_size_does_not",
+    "tests/test_filters.py::test_the_looks_of_a_case_are_honest",
+    "tests/test_gradient_matching.py::test_the_attack_beats_its_control",
+    "tests/test_gradient_shaping.py::test_a_shaped_victim_learns_in_every_scenario",
+    "tests/test_trials.py::test_one_job_and_two_jobs_give_identical_frames",
+)
 
 WHOLE = "module"  # the name for what stands outside all functions
 KILLED, SURVIVED, ENDLESS = "killed", "survived", "timed out"
@@ -139,7 +183,11 @@ def run_tests(files: Sequence[str], module: str | None = None, source: str = "")
                 sys.meta_path.insert(0, Finder(module, source))
             os.chdir(ROOT)
             code = importlib.import_module("pytest").main(
-                [*files, "-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no"]
+                [
+                    *files,
+                    *(f"--deselect={name}" for name in SLOW),
+                    *"-x -q --tb=no -p no:cacheprovider".split(),
+                ]
             )
         finally:
             os._exit(int(code))
@@ -171,10 +219,8 @@ def end(child: int) -> None:
 def tests_of(module: str) -> list[str]:
     """The test files that concern a module, the fast ones first."""
     own = f"tests/reference/test_{module.split('.')[-1]}.py"
-    return [own, *TESTS.get(module, ())]
-
-
-TESTS: dict[str, tuple[str, ...]] = {}
+    others = [f"tests/test_{name}.py" for name in TESTS.get(module, ())]
+    return [name for name in (own, *others) if (ROOT / name).is_file()]
 
 
 def prepare() -> None:

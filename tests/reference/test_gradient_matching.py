@@ -115,7 +115,7 @@ def test_surrogates_of_staggered_ages_are_those_of_their_seeds():
 
 
 def test_augmentation_is_a_flip_and_a_shift_of_each_axis():
-    """The centre of a smooth spot says how far it went; scipy shifts it there and finds the same."""
+    """The centre of a smooth spot says how far it went; scipy shifts it there too."""
     rows, columns = np.mgrid[0:16, 0:20]
     spot = np.exp(-((rows - 7) ** 2 + (columns - 8) ** 2) / 8).astype(np.float32)
     moved = augment(torch.tensor(spot).expand(400, 1, -1, -1), drawn(3))[:, 0].numpy()

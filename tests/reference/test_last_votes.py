@@ -72,7 +72,7 @@ def test_a_vote_with_a_poison_is_that_of_a_part_with_one_image_more():
 
 
 def test_the_last_vote_is_the_first_that_changes_the_prediction():
-    """Every poison goes to a part that voted for the prediction and then votes for the runner-up."""
+    """Every poison goes to a part that then votes for the runner-up."""
     data, recipe = noise_data(40), Recipe(6, 4, 0.3)
     ensemble = train_ensemble(build("mlp", data.shape, 3, width=6), data, 5, recipe)
     fallen = 0
