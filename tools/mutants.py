@@ -186,7 +186,7 @@ def run_tests(files: Sequence[str], module: str | None = None, source: str = "")
                 [
                     *files,
                     *(f"--deselect={name}" for name in SLOW),
-                    *"-x -q --tb=no -p no:cacheprovider".split(),
+                    *["-x", "-q", "--tb=no", "-p", "no:cacheprovider"],
                 ]
             )
         finally:
