@@ -232,6 +232,27 @@ def test_wrong_answer_fails_with_a_helpful_message(path, function, answer):
     assert told is None or told[1].split(" is ")[-1] != told[2], "the two numbers look the same"
 
 
+def quoted(nb: NotebookNode, function: str) -> list[str]:
+    """What the fold 'If it goes wrong' of an exercise quotes from the messages of its check."""
+    named = f"def {function}("
+    place = next(k for k, c in enumerate(nb.cells) if has_tag(c, "exercise") and named in c.source)
+    text = "\n".join(c.source for c in nb.cells[:place] if c.cell_type == "markdown")
+    fold = text.split("<summary>If it goes wrong</summary>")[-1].split("</details>")[0]
+    heads = [line.split("*:")[0] + "*" for line in fold.splitlines() if line.startswith("- *")]
+    return [phrase for head in heads for phrase in re.findall(r"\*(.+?)\*", head)]
+
+
+@each_exercise
+def test_folds_quote_messages_that_can_come(path, function):
+    said = []
+    for answer, _ in answers(path, "WRONG")[function]:
+        with pytest.raises(CheckFailed) as failure:
+            check_of(path, function)(answer)
+        said.append(str(failure.value).lower())
+    phrases = [phrase.lower().rstrip(". …") for phrase in quoted(read(path), function)]
+    assert not [phrase for phrase in phrases if not any(phrase in text for text in said)]
+
+
 @pytest.mark.parametrize(("path", "function", "answer"), list(cases("RIGHT")))
 def test_unusual_right_answer_passes(path, function, answer):
     check_of(path, function)(answer)

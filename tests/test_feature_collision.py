@@ -9,13 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from course_utils.attacks.crafting import (
-    check_surrogates,
-    granted,
-    project,
-    random_bases,
-    signed_adam,
-)
+from course_utils.attacks.crafting import granted, project, random_bases, signed_adam
 from course_utils.attacks.feature_collision import (
     bullseye_loss,
     collision_loss,
@@ -31,6 +25,7 @@ from course_utils.attacks.feature_plane import feature_plane
 from course_utils.cases.goals import NEIGHBOURS, draw_classes, draw_goal
 from course_utils.cases.transfer import HEAD, distances, draw_transfer
 from course_utils.data import only
+from course_utils.guards import check_surrogates
 from course_utils.models import build, predict
 from course_utils.threat import Targeted, ThreatModel, ThreatModelError
 from course_utils.training import Recipe, train

@@ -15,7 +15,7 @@ from course_utils.guards import (
     check_surrogates,
 )
 from course_utils.models import Classifier, build
-from course_utils.threat import Targeted, ThreatModelError
+from course_utils.threat import ThreatModelError
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -37,7 +37,7 @@ def sure_of(label: int, norm: str = "group") -> Classifier:
 def test_surrogates_that_can_be_attacked_pass(data):
     models = [sure_of(0), sure_of(1, "batch"), sure_of(2).train()]
     check_models(models, data)
-    check_surrogates(models, data, Targeted(data.x[0], 0, 1))
+    check_surrogates(models, data, data.x[:1], 1)
 
 
 def test_no_surrogate_is_refused(data):
@@ -79,19 +79,19 @@ class Overflow(nn.Module):
 
 def test_logits_that_are_no_numbers_are_refused(data):
     with pytest.raises(ValueError, match="logits for image 0 of 1 are not numbers"):
-        check_surrogates([Classifier(Overflow(), 64, 3)], data, Targeted(data.x[0], 0, 1))
+        check_surrogates([Classifier(Overflow(), 64, 3)], data, data.x[:1], 1)
 
 
 def test_a_goal_that_every_surrogate_grants_is_refused(data):
-    goal = Targeted(data.x[0], 0, 1)
+    wanted = data.x[:1], 1
     with pytest.raises(ThreatModelError, match="already classifies the target as bee"):
-        check_surrogates([sure_of(1), sure_of(1)], data, goal)
-    check_surrogates([sure_of(1), sure_of(0)], data, goal)
+        check_surrogates([sure_of(1), sure_of(1)], data, *wanted)
+    check_surrogates([sure_of(1), sure_of(0)], data, *wanted)
 
 
 def test_a_goal_with_a_class_that_the_data_lacks_is_refused(data):
     with pytest.raises(ThreatModelError, match="names class 3"):
-        check_surrogates([sure_of(0)], data, Targeted(data.x[0], 0, 3))
+        check_surrogates([sure_of(0)], data, data.x[:1], 3)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from nbformat.v4 import new_output
 from sample_lesson import NAME, as_if_executed, code, lesson, make_course
 
 import course_utils.studies
-from tools import badges, export, lessons, results, run, workshop
+from course_utils.data import DataError
+from tools import badges, benchmark, export, lessons, results, run, workshop
 
 pytest_plugins = ["pytester"]
 
@@ -283,3 +284,22 @@ def test_nbval_stops_at_the_first_failing_cell(pytester):
         ["*seconds per lesson*", "*[0-9].[0-9]  notebooks/bad.ipynb", "*  notebooks/good.ipynb"]
     )
     result.stdout.fnmatch_lines(["*SKIPPED*Cell 1 of this notebook failed*"])
+
+
+@pytest.mark.parametrize("tool", [results, benchmark])
+@pytest.mark.parametrize("jobs", ["0", "two", "1.5"])
+def test_a_number_of_jobs_that_makes_no_sense_is_refused(tool, jobs, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tool", "--jobs", jobs])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert f"JOBS is {jobs}: give a whole number" in capsys.readouterr().err
+
+
+def test_damaged_data_stop_the_results_with_one_line(monkeypatch):
+    def broken(study, jobs):
+        raise DataError("The file is damaged.")
+
+    monkeypatch.setattr(results, "run_study", broken)
+    monkeypatch.setattr(sys, "argv", ["results", "--lesson", "01"])
+    with pytest.raises(SystemExit, match=r"^The file is damaged\.$"):
+        results.main()

@@ -1,11 +1,14 @@
 """course_utils.trials: paired trials, their controls, and the same frame for one job and two."""
 
+import json
 import math
 import os
 import time
 from dataclasses import replace
+from functools import partial
 
 import joblib
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,7 +19,7 @@ from course_utils.models import build
 from course_utils.settings import MLP, TINY
 from course_utils.threat import Indiscriminate, Poison
 from course_utils.training import Recipe, train
-from course_utils.trials import Case, Victim, as_finished, compare, run_trials
+from course_utils.trials import Case, Victim, as_finished, check_seeds, compare, run_trials
 
 RECIPE = Recipe(epochs=8, batch_size=10, lr=0.1)
 
@@ -292,3 +295,26 @@ def test_tiny_is_a_tenth_of_a_setting_and_never_nothing():
     assert TINY.network == MLP.network and TINY.recipe.epochs == 4
     assert [MLP.scaled(count) for count in (3000, 1)] == [3000, 1]
     assert MLP.shortened(RECIPE) == RECIPE
+
+
+def adding_trial(seed: int, large: np.ndarray) -> list[dict]:
+    """Change an array in place: joblib hands arrays above 1 MB to its workers as memory maps."""
+    torch.from_numpy(large).add_(seed)
+    return [{"mean": float(large.mean())}]
+
+
+def test_a_trial_may_change_a_large_array_of_its_own():
+    seeds = np.arange(1, 3)
+    frames = [
+        run_trials(partial(adding_trial, large=np.zeros(300_000)), seeds[i : i + 1], jobs=2)
+        for i in range(2)
+    ]
+    assert [frame["mean"].item() for frame in frames] == [1.0, 2.0]
+    assert [frame["trial"].item() for frame in frames] == [1, 2]
+
+
+def test_numpys_integers_are_seeds_and_fractions_are_not():
+    seeds = check_seeds(np.arange(3))
+    assert json.dumps(seeds) == "[0, 1, 2]"
+    with pytest.raises(TypeError):
+        check_seeds([0.5])
