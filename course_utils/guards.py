@@ -1,9 +1,11 @@
-"""What every attack asks before and while it crafts: so that none returns noise without a word."""
+"""What attacks and defenses refuse: so that none returns noise, or does nothing, without a word."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from numbers import Integral
 
+import torch
 from torch import Tensor, nn
 
 from course_utils.data import Data
@@ -130,3 +132,181 @@ def check_budget(candidates: int, budget: int) -> None:
             f"The budget is {budget}, but only {candidates} images can be poisoned: "
             "lower the budget or give more data."
         )
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Raise ThreatModelError unless images in [0, 1] can be changed by this much."""
+    if not 0 < epsilon <= 1:
+        raise ThreatModelError(
+            f"epsilon is {epsilon}, expected a value in (0, 1]: write 16/255 for 16 grey levels, "
+            "and train without a defense for no change."
+        )
+
+
+def check_features(features: Tensor, labels: Tensor) -> None:
+    """Raise ValueError unless features (N, features) are finite and there are as many labels."""
+    if features.ndim != 2 or labels.shape != features.shape[:1]:
+        raise ValueError(
+            f"Features of shape {tuple(features.shape)} with labels of shape "
+            f"{tuple(labels.shape)}: expected (N, features) and (N,)."
+        )
+    if not features.isfinite().all():
+        raise ValueError("A feature is not finite: look at the training of the model.")
+
+
+def check_spread(features: Tensor, name: str) -> None:
+    """Raise ValueError unless the features (n, features) of some images differ."""
+    low, high = features.aminmax(dim=0)
+    if (high - low).max() <= 1e-9 * features.abs().max():
+        raise ValueError(
+            f"The {len(features)} images of {name} have constant features, so that nothing can "
+            "stand out: give the class more images, or look with a model that has learnt something."
+        )
+
+
+def check_counts(data: Data, least: int, purpose: str) -> None:
+    """Raise ValueError if a class that occurs has fewer images than `least`."""
+    labels, counts = data.y.unique(return_counts=True)
+    for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
+        if count < least:
+            raise ValueError(
+                f"Class {data.classes[label]} has {count} images, too few for {purpose}: give it "
+                f"at least {least}, or ask for less."
+            )
+
+
+def check_share(share: float) -> None:
+    """Raise ThreatModelError unless a batch can be cut into poisons and targets."""
+    if not 0 < share < 1:
+        raise ThreatModelError(
+            f"The share of poisons is {share}, expected a value in (0, 1), such as 0.5: both "
+            "poisons and targets are needed."
+        )
+
+
+def check_simulation(epsilon: float, steps: int) -> None:
+    """Raise ThreatModelError unless there is something to simulate."""
+    check_epsilon(epsilon)
+    if steps < 1:
+        raise ThreatModelError(
+            f"A simulated attack of {steps} steps: expected 1 step or more. To simulate no attack, "
+            "train without this defense."
+        )
+
+
+def check_sides(sides: tuple[float, float]) -> None:
+    """Raise ThreatModelError unless patches of these sides fit into an image."""
+    if not 0 < sides[0] <= sides[1] <= 1:
+        raise ThreatModelError(
+            f"The sides of the patches are {sides}, expected two shares of the image's side in "
+            "(0, 1], the smaller one first, such as (0.1, 0.4)."
+        )
+
+
+def check_hard_labels(labels: Tensor) -> None:
+    """Raise ThreatModelError for soft labels."""
+    if labels.ndim > 1:
+        raise ThreatModelError("Poisoning training needs one class an image: mix after it.")
+
+
+def check_images(kind: str, images: Tensor, base: Tensor) -> None:
+    """Raise ThreatModelError unless a simulation gave back images like those that it got."""
+    if not isinstance(images, Tensor) or images.shape != base.shape:
+        got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise ThreatModelError(
+            f"The simulation must return {kind} of shape {tuple(base.shape)}, got {got}."
+        )
+    if not ((images >= 0) & (images <= 1)).all():
+        low, high = images.min().item(), images.max().item()
+        raise ThreatModelError(
+            f"The simulation returned {kind} with pixels from {low:.3g} to {high:.3g}: pixels must "
+            "be numbers in [0, 1], so look for NaN and end with `project`."
+        )
+
+
+def checked(simulate: Callable) -> Callable:
+    """The same simulation, but what it returns is checked.
+
+    simulate: (model, split, generator) -> the poisons and the targets to train on, shaped as those
+    of the split. Raises TypeError if it is no function.
+    """
+    if not callable(simulate):
+        raise TypeError(
+            f"The inner attack is {simulate!r}, expected a function (model, split, generator) -> "
+            "(poisons, targets), such as matching_simulation(16/255)."
+        )
+
+    def careful(
+        model: Classifier, split: tuple, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        found = simulate(model, split, generator)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise ThreatModelError("The simulation must return two tensors: poisons and targets.")
+        check_images("poisons", found[0], split.poisons)
+        check_images("targets", found[1], split.targets)
+        return found
+
+    return careful
+
+
+def check_seen(model: nn.Module, seen: Sequence[tuple[nn.Module, Tensor, Tensor]]) -> None:
+    """Raise ValueError unless each weight that trains was used by one layer, and once.
+
+    seen: each layer that ran, with what went in and what came out. Formulas for the gradients of
+    single examples hold for such layers alone.
+    """
+    counts = Counter(id(p) for layer, _, _ in seen for p in layer.parameters(recurse=False))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and counts[id(parameter)] != 1:
+            raise ValueError(
+                f"{name} was used by {counts[id(parameter)]} layers in one pass, expected 1, so "
+                "its gradients cannot be told apart: call each layer once, share no weights, and "
+                "use no weight outside of its layer; or use "
+                "clip_and_noise(per_example_gradients(...), ...)."
+            )
+    for layer, _, output in seen:
+        if not all(p.requires_grad for p in layer.parameters(recurse=False)):
+            raise ValueError(f"Only a part of {layer} trains: let all of it train, or nothing.")
+        if isinstance(layer, nn.Linear) and output.ndim != 2:
+            raise ValueError(
+                f"{layer} gave {tuple(output.shape)}, expected one vector an image: this formula "
+                "is not for words or patches. Use clip_and_noise(per_example_gradients(...), ...)."
+            )
+
+
+def check_length(found: float, whole: float) -> None:
+    """Raise ValueError if a gradient is longer or shorter than the layers that were seen say."""
+    if not math.isclose(found, whole, rel_tol=1e-2, abs_tol=1e-6):
+        raise ValueError(
+            f"An image's gradient is {whole:.4g} long, the layers that were seen account for "
+            f"{found:.4g}: forward() uses a weight outside of its layer, as in "
+            "F.linear(x, self.a.weight), so its gradient cannot be bounded. Call the layer."
+        )
+
+
+def check_whole(what: str, number: int) -> None:
+    """Raise ValueError unless it is a whole number from 1 on."""
+    if not isinstance(number, Integral) or number < 1:
+        raise ValueError(f"{what} is {number}, expected a whole number, 1 or more.")
+
+
+def check_removal(share: float) -> None:
+    """Raise ValueError unless a filter can remove this share of a class, and leave something."""
+    if not 0 <= share < 1:
+        raise ValueError(
+            f"The share to remove is {share}, expected a value in [0, 1): write 0.15 for 15%."
+        )
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise ValueError unless the parameter of the Beta distribution is a positive number."""
+    if not 0 < alpha < math.inf:
+        raise ValueError(
+            f"alpha is {alpha}, expected a positive number: 1 draws every share equally often."
+        )
+
+
+def check_derangement(count: int) -> None:
+    """Raise ValueError if every order leaves a number at its own place."""
+    if count < 2:
+        raise ValueError(f"A derangement needs at least two numbers, got {count}.")

@@ -258,3 +258,9 @@ def test_it_protects_where_noise_of_its_size_does_not():
             pulls[name] += chances[goal.adversarial_class].item() / 2
     assert pulls["cheap"] < pulls["plain"] - 0.2
     assert pulls["cheap"] < pulls["noise"] - 0.2
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_class_alone_has_no_derangement(count):
+    with pytest.raises(ValueError, match="A derangement needs at least two numbers"):
+        derangement(count, torch.Generator())

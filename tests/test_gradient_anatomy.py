@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from course_utils.attacks.label_flipping import random_flips
@@ -35,7 +36,7 @@ from course_utils.defenses.per_example import (
 from course_utils.models import build
 from course_utils.studies.lesson_09 import interpolate
 from course_utils.threat import Backdoor, Indiscriminate, Poison, ThreatModel
-from course_utils.training import Recipe, train
+from course_utils.training import Recipe, TrainingError, train
 
 
 def problem(name: str = "mlp", n: int = 6, n_classes: int = 3, **options):
@@ -325,3 +326,34 @@ def test_interpolated_collisions_keep_their_label_and_their_pixels(images):
     sneakers = {x.numpy().tobytes() for x in images.x[images.y == 7]}
     assert {x.numpy().tobytes() for x in whole.images} <= sneakers
     assert isinstance(poison.apply(images), Data)
+
+
+def test_dropout_draws_for_each_image_alone():
+    model, images, labels = problem("mlp")
+    model.features.append(nn.Dropout(0.5))
+    found = per_example_gradients(model.train(), images, labels)
+    shapes = [(len(images), *p.shape) for p in model.parameters()]
+    assert [tuple(part.shape) for part in found] == shapes
+    assert all(part.isfinite().all() for part in found)
+    twins = images[:1].repeat(8, 1, 1, 1), labels[:1].repeat(8)
+    head = per_example_gradients(model, *twins)[-2]
+    assert not torch.equal(head[0], head[1]), "each image has a mask of its own"
+    model.eval()
+    found = per_example_gradients(model, images, labels)
+    for mine, expected in zip(found, loop_gradients(model, images, labels), strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_the_anatomy_is_made_for_the_batch_size_of_the_recipe(images):
+    poison = Poison(images.x[:2] / 2, images.y[:2], torch.arange(2))
+    looking = anatomy(specimen(poison, images, images), [], 50, Plan())
+    with pytest.raises(TrainingError, match="is made for batches of 50"):
+        train(build("mlp", images.shape, 10), images, Recipe(1, 20), defense=looking)
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_a_layer_that_trains_in_part_has_no_length(part):
+    model, images, labels = problem("mlp")
+    getattr(model.head, part).requires_grad_(False)
+    with pytest.raises(ValueError, match=r"used by 0 layers|Only a part"):
+        linear_norms(model, images, labels)

@@ -19,9 +19,8 @@ from course_utils.cases.matrix import (
     WITH,
     WITHOUT,
     cells_of,
+    defended,
     every_victim,
-    from_scratch_victims,
-    head_victims,
     matrix_row,
 )
 from course_utils.defense import PLAIN
@@ -55,15 +54,15 @@ def stored() -> pd.DataFrame:
 
 
 def test_every_victim_is_there_in_both_scenarios(case):
-    names = [PLAIN_VICTIM, LEARNS_LESS, *FILTERS, *from_scratch_victims(MLP)]
-    assert list(from_scratch_victims(MLP)) == list(head_victims(MLP))
+    names = [PLAIN_VICTIM, LEARNS_LESS, *FILTERS, *defended(MLP)]
+    assert list(defended(MLP)) == list(defended(MLP, "transfer"))
     for scenario, slow in (("scratch", 0.02), ("transfer", 0.003)):
         found = every_victim(replace(case, scenario=scenario), MLP, told=3)
         assert list(found) == names
         assert found[PLAIN_VICTIM] == Victim(PLAIN, SHORT)
         assert found[LEARNS_LESS] == Victim(PLAIN, replace(SHORT, lr=slow))
         assert all(found[name].defense.keep for name in FILTERS)
-        assert not any(victim.defense.keep for victim in from_scratch_victims(MLP).values())
+        assert not any(victim.defense.keep for victim in defended(MLP).values())
 
 
 def test_a_filter_is_told_and_never_takes_nearly_all(case):
@@ -80,8 +79,8 @@ def test_a_filter_is_told_and_never_takes_nearly_all(case):
 
 def test_who_knows_flips_labels_that_are_worst_for_the_victim_it_expects():
     case = label_flips.worst_case(1000, TINY)
-    defended = from_scratch_victims(TINY)[PGD]
-    plain, again, known = (case.craft(v) for v in (case.plain, case.plain, defended))
+    knows = defended(TINY)[PGD]
+    plain, again, known = (case.craft(v) for v in (case.plain, case.plain, knows))
     assert torch.equal(plain.base, again.base) and torch.equal(plain.labels, again.labels)
     assert set(plain.base.tolist()) != set(known.base.tolist())
 
@@ -132,7 +131,7 @@ def test_a_row_has_each_attacker_once(case, monkeypatch):
 
 
 def test_the_matrix_is_as_large_as_it_is_said_to_be(stored):
-    defenses = [*FILTERS, *from_scratch_victims(MLP)]
+    defenses = [*FILTERS, *defended(MLP)]
     cells = stored[(stored["knowledge"] == WITHOUT) & stored["defense"].isin(defenses)]
     trials = cells.groupby(["attack", "defense"])["trial"].nunique()
     assert len(trials) == len(BENCHMARK.trials) * 8 and len(BENCHMARK.trials) >= 6

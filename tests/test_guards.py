@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,14 @@ from course_utils.data import Data
 from course_utils.guards import (
     check_budget,
     check_crafting,
+    check_derangement,
+    check_epsilon,
+    check_length,
     check_loss,
     check_models,
+    check_simulation,
     check_surrogates,
+    check_whole,
 )
 from course_utils.models import Classifier, build
 from course_utils.threat import ThreatModelError
@@ -83,10 +89,9 @@ def test_logits_that_are_no_numbers_are_refused(data):
 
 
 def test_a_goal_that_every_surrogate_grants_is_refused(data):
-    wanted = data.x[:1], 1
     with pytest.raises(ThreatModelError, match="already classifies the target as bee"):
-        check_surrogates([sure_of(1), sure_of(1)], data, *wanted)
-    check_surrogates([sure_of(1), sure_of(0)], data, *wanted)
+        check_surrogates([sure_of(1), sure_of(1)], data, data.x[:2], 1)
+    check_surrogates([sure_of(1), sure_of(0)], data, data.x[:2], 1)
 
 
 def test_a_goal_with_a_class_that_the_data_lacks_is_refused(data):
@@ -114,3 +119,39 @@ def test_a_budget_that_the_candidates_do_not_fill_is_refused():
     check_budget(20, 20)
     with pytest.raises(ThreatModelError, match="The budget is 20, but only 19 images can be"):
         check_budget(19, 20)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -0.1, 1.1, math.nan])
+def test_an_epsilon_without_meaning_is_refused(epsilon):
+    check_epsilon(1.0)
+    for check in (check_epsilon, lambda value: check_simulation(value, 5)):
+        with pytest.raises(ThreatModelError, match=f"epsilon is {epsilon}, expected a value in"):
+            check(epsilon)
+
+
+def test_a_simulation_takes_a_step():
+    check_simulation(0.1, 1)
+    with pytest.raises(ThreatModelError, match="of 0 steps: expected 1 step or more"):
+        check_simulation(0.1, 0)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, 2.0, math.nan])
+def test_a_count_is_a_whole_number_from_one_on(number):
+    check_whole("k", np.int64(1))
+    with pytest.raises(ValueError, match=f"k is {number}, expected a whole number, 1 or more"):
+        check_whole("k", number)
+
+
+@pytest.mark.parametrize("count", [1, 0])
+def test_one_number_alone_has_no_derangement(count):
+    check_derangement(2)
+    with pytest.raises(ValueError, match=f"at least two numbers, got {count}"):
+        check_derangement(count)
+
+
+@pytest.mark.parametrize(("found", "whole"), [(1.0, 1.03), (1.0, 0.97), (0.0, 0.5)])
+def test_a_length_that_was_not_seen_whole_is_refused(found, whole):
+    check_length(1.0, 1.001)
+    check_length(0.0, 1e-8)
+    with pytest.raises(ValueError, match="outside of its layer"):
+        check_length(found, whole)

@@ -211,3 +211,37 @@ def test_goals_and_budgets_that_make_no_sense_are_refused():
         Backdoor(GOAL.trigger, TARGET, TARGET)
     with pytest.raises(ThreatModelError, match="at least 1 image"):
         ThreatModel(0, EPSILON)
+
+
+@each_attack
+@pytest.mark.parametrize(
+    ("trigger", "words"),
+    [
+        (lambda x: x[:-1], "one image of the same size for each"),
+        (lambda x: x.repeat(2, 1, 1, 1), "one image of the same size for each"),
+        (lambda x: 255 * x, "divide by 255"),
+    ],
+    ids=["drops one", "adds some", "leaves the box"],
+)
+def test_a_trigger_that_gives_other_images_is_refused(few, attack, trigger, words):
+    data, surrogates = few
+    with pytest.raises(ThreatModelError, match=words):
+        attack(surrogates, data, Backdoor(trigger, TARGET, SOURCE), THREAT, 0)
+
+
+@each_attack
+def test_a_surrogate_of_nan_is_refused(few, attack):
+    data, (surrogate,) = few
+    with torch.no_grad():
+        surrogate.head.weight[0] = torch.nan
+    with pytest.raises(ThreatModelError, match=r"NaN or infinity in head.weight"):
+        attack([surrogate], data, GOAL, THREAT, 0)
+
+
+@each_attack
+def test_a_surrogate_in_training_mode_is_left_alone(images, attack):
+    surrogate = build("small_cnn", images.shape, 10, norm="batch").train()
+    before = {name: value.clone() for name, value in surrogate.state_dict().items()}
+    with pytest.raises(ThreatModelError, match=r"call surrogate.eval\(\)"):
+        attack([surrogate], images, GOAL, THREAT, 0)
+    assert all(torch.equal(v, before[name]) for name, v in surrogate.state_dict().items())

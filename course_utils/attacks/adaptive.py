@@ -14,6 +14,7 @@ from course_utils.attacks.gradient_matching import Gradient, Objective
 from course_utils.data import Data
 from course_utils.defense import Defense
 from course_utils.defenses import per_example
+from course_utils.guards import check_seen
 from course_utils.models import Classifier
 from course_utils.threat import Targeted
 
@@ -24,12 +25,13 @@ def layer_parts(model: Classifier, images: Tensor, labels: Tensor) -> Parts:
     """Of each linear layer that trains: its inputs (N, in), and the gradient (N, out) of each
     example's own loss for its outputs. Both can be differentiated for the images.
 
-    images: (N, C, H, W), labels: (N,). Raises ValueError if a layer that trains is not linear.
+    images: (N, C, H, W), labels: (N,). Raises ValueError if a layer that trains is not linear, or
+    shares its weights.
     """
-    seen: Parts = []
+    seen: per_example.Record = []
 
     def note(layer: torch.nn.Module, given: tuple[Tensor], output: Tensor) -> None:
-        seen.append((given[0], output))
+        seen.append((layer, given[0], output))
 
     hooks = [layer.register_forward_hook(note) for layer in per_example.linear_layers(model)]
     try:
@@ -37,8 +39,9 @@ def layer_parts(model: Classifier, images: Tensor, labels: Tensor) -> Parts:
     finally:
         for hook in hooks:
             hook.remove()
-    slopes = torch.autograd.grad(loss, [output for _, output in seen], create_graph=True)
-    return [(given, slope) for (given, _), slope in zip(seen, slopes, strict=True)]
+    check_seen(model, seen)
+    slopes = torch.autograd.grad(loss, [output for _, _, output in seen], create_graph=True)
+    return [(given, slope) for (_, given, _), slope in zip(seen, slopes, strict=True)]
 
 
 def clipped_gradient(parts: Parts, clip: float) -> Gradient:

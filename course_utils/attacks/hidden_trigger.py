@@ -10,8 +10,9 @@ from torch import Tensor
 
 from course_utils.attacks import crafting
 from course_utils.data import Data
+from course_utils.guards import check_surrogates
 from course_utils.models import Classifier
-from course_utils.threat import Backdoor, Poison, ThreatModel, ThreatModelError
+from course_utils.threat import Backdoor, Poison, ThreatModel, ThreatModelError, triggered
 
 
 def pair_greedily(features: Tensor, source_features: Tensor) -> Tensor:
@@ -57,8 +58,8 @@ def patched_sources(
     if len(sources) == 0:
         name = data.classes[goal.source_class]
         raise ThreatModelError(f"The data has no image of the source class {name}: add some.")
-    patched = goal.trigger(sources)
-    crafting.check_surrogates(surrogates, data, patched, goal.target_class)
+    patched = triggered(goal.trigger, sources)
+    check_surrogates(surrogates, data, patched, goal.target_class)
     return patched
 
 

@@ -3,12 +3,13 @@
 Generated from notebooks/08_hidden_triggers.ipynb: edit it there, then run make notebooks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from course_utils import training
 from course_utils.attacks.hidden_trigger import hidden_trigger
 from course_utils.attacks.sleeper_agent import sleeper_agent
 from course_utils.attacks.triggers import bernoulli_patch
@@ -18,11 +19,10 @@ from course_utils.defense import PLAIN
 from course_utils.models import Classifier, build
 from course_utils.settings import MLP, Setting
 from course_utils.threat import Backdoor, Poison, ThreatModel
-from course_utils.training import Recipe, train
 from course_utils.trials import Case, Victim
 
-EXTRACTOR = Recipe(epochs=15, batch_size=100, lr=0.05)
-HEAD = Recipe(epochs=20, batch_size=50, lr=0.1)
+EXTRACTOR = training.Recipe(epochs=15, batch_size=100, lr=0.05)
+HEAD = training.Recipe(epochs=20, batch_size=50, lr=0.1)
 SIDE = 8
 
 
@@ -49,7 +49,7 @@ def draw_transfer(seed: int, device: torch.device | str = "cpu", setting: Settin
     seen = balanced(train_all[order[:12_000]], setting.scaled(6000), seed)
     data = balanced(train_all[order[12_000:]], setting.scaled(1000), seed)
     model = build(setting.network, data.shape, len(data.classes))
-    extractor = train(model, seen, setting.shortened(EXTRACTOR), seed=10_000 + seed)
+    extractor = training.train(model, seen, setting.shortened(EXTRACTOR), seed=10_000 + seed)
     return Draw([extractor], data, test)
 
 
@@ -81,7 +81,8 @@ def train_surrogates(
     how = victim or Victim(PLAIN, setting.recipe)
     model = build(setting.network, data.shape, len(data.classes))
     seeds = [1000 * (seed + 1) + number for number in range(count)]
-    return [train(model, data, how.recipe, defense=how.defense, seed=one) for one in seeds]
+    options = {"defense": how.defense}
+    return [training.train(model, data, how.recipe, seed=one, **options) for one in seeds]
 
 
 def draw_scratch(
@@ -117,15 +118,21 @@ def sleeper_on(
     return Case(data, goal, draw.test, model, setting.recipe, seed, craft)
 
 
+def drawn_case(
+    on: Callable[..., Case], draw: Draw, budget: int, seed: int, setting: Setting
+) -> Case:
+    """An attack on a draw, as a case: so many poisons at 32/255, and a backdoor from the seed."""
+    goal = draw_backdoor(draw.data.classes, seed)
+    threat = ThreatModel(setting.scaled(budget), 32 / 255, clean_label=True)
+    return on(draw, goal, threat, seed, setting)
+
+
 def hidden_trigger_case(seed: int, setting: Setting = MLP) -> Case:
     """Hidden Trigger Backdoor: 50 of 1,000 images at 32/255, a new head on frozen features."""
-    draw, bound = draw_transfer(seed, setting=setting), {"epsilon": 32 / 255, "clean_label": True}
-    goal, threat = draw_backdoor(draw.data.classes, seed), ThreatModel(setting.scaled(50), **bound)
-    return hidden_trigger_on(draw, goal, threat, seed, setting)
+    draw = draw_transfer(seed, setting=setting)
+    return drawn_case(hidden_trigger_on, draw, 50, seed, setting)
 
 
 def sleeper_case(seed: int, setting: Setting = MLP) -> Case:
     """Sleeper Agent: 30 of 3,000 images at 32/255, from two surrogates."""
-    draw, bound = draw_scratch(seed, setting=setting), {"epsilon": 32 / 255, "clean_label": True}
-    goal, threat = draw_backdoor(draw.data.classes, seed), ThreatModel(setting.scaled(30), **bound)
-    return sleeper_on(draw, goal, threat, seed, setting)
+    return drawn_case(sleeper_on, draw_scratch(seed, setting=setting), 30, seed, setting)

@@ -125,8 +125,8 @@ def best_objective(victim: trials.Victim, scene: from_scratch.Scene) -> Objectiv
     """What an attacker lowers who knows this victim: the best of lesson 15."""
     if victim.defense.keep:
         return hide(victim, scene, budget=150)
-    for name in (SHAPING, PGD, POISONING):
-        how = adapted(scene.setting)[name]
+    known = adapted(scene.setting)
+    for how in (known[name] for name in (SHAPING, PGD, POISONING)):
         if how.victim.defense.name == victim.defense.name:
             return how.objective(scene.data, torch.Generator().manual_seed(scene.seed))
     return gradient_matching.alignment_loss

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from course_utils import threat, trials
+from course_utils import threat, training, trials
 from course_utils.cases import filtering, mixing, poisoning, robust, shaping, transfer
 from course_utils.models import Classifier
 from course_utils.settings import Setting
@@ -16,27 +16,23 @@ SHAPING, AUGMENTATION, CUTMIX = "gradient shaping", "augmentation", "CutMix"
 PGD, POISONING = "PGD training", "poisoning training"
 
 
-def from_scratch_victims(setting: Setting) -> dict[str, trials.Victim]:
-    """The defenses that act on training, each with the recipe of its lesson."""
-    mixed, recipe = mixing.mixed(setting), setting.recipe
-    return {
-        SHAPING: shaping.shaped(setting)["clip + noise", "tuned"],
-        AUGMENTATION: mixed[AUGMENTATION],
-        CUTMIX: mixed[CUTMIX],
-        PGD: robust.pgd_trained(recipe, 16)[PGD, "16/255"],
-        POISONING: trials.Victim(poisoning.cheap(96 / 255), recipe),
-    }
+def defended(setting: Setting, scenario: training.Scenario = "scratch") -> dict[str, trials.Victim]:
+    """The defenses that act on training, each with the recipe of its lesson.
 
-
-def head_victims(setting: Setting) -> dict[str, trials.Victim]:
-    """The same defenses of a head on frozen features; poisoning training simulates Bullseye."""
-    mixed, recipe = mixing.heads(setting), setting.shortened(transfer.HEAD)
+    scenario: "scratch", or "transfer" for a head on frozen features, where poisoning training
+    simulates Bullseye Polytope.
+    """
+    mixed, shaped, recipe = mixing.mixed, shaping.shaped, setting.recipe
+    simulated = poisoning.cheap(96 / 255)
+    if scenario == "transfer":
+        mixed, shaped, recipe = mixing.heads, shaping.heads, setting.shortened(transfer.HEAD)
+        simulated = poisoning.collision_training(64 / 255)
     return {
-        SHAPING: shaping.heads(setting)["clip + noise", "tuned"],
-        AUGMENTATION: mixed[AUGMENTATION],
-        CUTMIX: mixed[CUTMIX],
+        SHAPING: shaped(setting)["clip + noise", "tuned"],
+        AUGMENTATION: mixed(setting)[AUGMENTATION],
+        CUTMIX: mixed(setting)[CUTMIX],
         PGD: robust.pgd_trained(recipe, 16)[PGD, "16/255"],
-        POISONING: trials.Victim(poisoning.collision_training(64 / 255), recipe),
+        POISONING: trials.Victim(simulated, recipe),
     }
 
 
@@ -49,14 +45,13 @@ def every_victim(case: trials.Case, setting: Setting, told: int) -> dict[str, tr
 
     told: how many poisons a class may hold; two filters are set by it, as in lesson 11.
     """
-    slow, others = 0.02, from_scratch_victims(setting)
-    if case.scenario == "transfer":
-        slow, others = 0.003, head_victims(setting)
+    slow = 0.003 if case.scenario == "transfer" else 0.02
     less = replace(case.plain, recipe=replace(case.recipe, lr=slow))
     filters = filtering.filters(case, told)
     filters[SANITIZERS] = filters["four sanitizers"]
     filtered = {name: filters[name] for name in FILTERS}
-    return {PLAIN_VICTIM: case.plain, LEARNS_LESS: less} | filtered | others
+    plain = {PLAIN_VICTIM: case.plain, LEARNS_LESS: less}
+    return plain | filtered | defended(setting, case.scenario)
 
 
 def outcome(row: dict, goal: threat.Goal) -> float:

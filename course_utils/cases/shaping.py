@@ -5,15 +5,15 @@ Generated from notebooks/10_gradient_shaping.ipynb: edit it there, then run make
 
 from dataclasses import replace
 
+from course_utils import training
 from course_utils.cases import transfer
 from course_utils.defense import PLAIN
 from course_utils.defenses.gradient_shaping import gradient_shaping
 from course_utils.settings import MLP, Setting
-from course_utils.training import Recipe
 from course_utils.trials import Victim
 
 
-def tuned(lr: float, setting: Setting = MLP) -> Recipe:
+def tuned(lr: float, setting: Setting = MLP) -> training.Recipe:
     """The setting's recipe with another learning rate, without weight decay."""
     return replace(setting.recipe, lr=lr, weight_decay=0.0)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from course_utils import simulation_guards as guards
+from course_utils import guards
 from course_utils.attacks import crafting, gradient_matching
 from course_utils.attacks.feature_collision import bullseye_loss
 from course_utils.attacks.hidden_trigger import hidden_trigger_loss
@@ -252,7 +252,11 @@ def draw_patches(
 
 
 def derangement(count: int, generator: torch.Generator) -> Tensor:
-    """A random order of 0 to count - 1 in which no number stands at its own place; count > 1."""
+    """A random order of 0 to count - 1 in which no number stands at its own place.
+
+    Raises ValueError for fewer than two numbers, for which there is none.
+    """
+    guards.check_derangement(count)
     places = torch.arange(count, device=generator.device)
     while True:
         order = torch.randperm(count, generator=generator, device=generator.device)

@@ -14,16 +14,19 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from course_utils import guards
 from course_utils.data import Data
 from course_utils.defense import Defense
-from course_utils.feature_guards import check_counts, check_features, check_spread
 from course_utils.models import Classifier
 
 
 @torch.no_grad()
 def features_of(model: Classifier, data: Data) -> Tensor:
-    """What the model makes of each image just before its last layer: (N, features), float64."""
-    return torch.cat([model.features(part) for part in data.x.split(1000)]).double()
+    """What the model makes of each image just before its last layer: (N, features), float64.
+
+    They lie on the CPU, where everything in this lesson looks at them.
+    """
+    return torch.cat([model.features(part) for part in data.x.split(1000)]).cpu().double()
 
 
 def rows_by_class(features: Tensor, labels: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -31,10 +34,10 @@ def rows_by_class(features: Tensor, labels: Tensor) -> Iterator[tuple[int, Tenso
 
     Raises ValueError where `check_features` or `check_spread` does.
     """
-    check_features(features, labels)
+    guards.check_features(features, labels)
     for label in labels.unique().tolist():
         rows = (labels == label).nonzero()[:, 0]
-        check_spread(features[rows], f"class {label}")
+        guards.check_spread(features[rows], f"class {label}")
         yield label, rows
 
 
@@ -61,17 +64,9 @@ def spectral_scores(features: Tensor, labels: Tensor, centred: bool = True) -> T
     return scores
 
 
-def check_share(share: float) -> None:
-    """Raise ValueError unless the share to remove lies in [0, 1)."""
-    if not 0 <= share < 1:
-        raise ValueError(
-            f"The share to remove is {share}, expected a value in [0, 1): write 0.15 for 15%."
-        )
-
-
 def largest(scores: Tensor, labels: Tensor, share: float) -> Tensor:
     """A mask (N,) of the largest scores: this share of each class, but never all of it."""
-    check_share(share)
+    guards.check_removal(share)
     chosen = torch.zeros_like(labels, dtype=torch.bool)
     for label in labels.unique():
         rows = (labels == label).nonzero()[:, 0]
@@ -86,11 +81,12 @@ def spectral_signatures(share: float, centred: bool = True) -> Defense:
     The paper removes 1.5 times the share of a class that may be poison, in every class.
     Source: Tran, Li and Madry (arXiv 1811.00636), algorithm 1.
     """
-    check_share(share)
+    guards.check_removal(share)
 
     def keep(data: Data, fit: Callable) -> Tensor:
-        scores = spectral_scores(features_of(fit(data), data), data.y, centred)
-        return ~largest(scores, data.y, share)
+        labels = data.y.cpu()
+        scores = spectral_scores(features_of(fit(data), data), labels, centred)
+        return ~largest(scores, labels, share)
 
     return Defense(f"spectral {share:.0%}" + ("" if centred else ", uncentred"), keep=keep)
 
@@ -132,14 +128,14 @@ def activation_clustering(size: float = 0.35, silhouette: float = 0.1) -> Defens
         raise ValueError(f"{size=} and {silhouette=}, expected (0, 0.5] and [-1, 1).")
 
     def keep(data: Data, fit: Callable) -> Tensor:
-        check_counts(data, DIMENSIONS, f"clustering in {DIMENSIONS} dimensions")
-        kept = torch.ones_like(data.y, dtype=torch.bool)
-        features = features_of(fit(data), data)
-        for _, rows in rows_by_class(features, data.y):
+        guards.check_counts(data, DIMENSIONS, f"clustering in {DIMENSIONS} dimensions")
+        labels, features = data.y.cpu(), features_of(fit(data), data)
+        kept = torch.ones_like(labels, dtype=torch.bool)
+        for _, rows in rows_by_class(features, labels):
             points, scores = split_class(features[rows])
             smaller = scores > 0
             if smaller.mean() < size and silhouette_score(points, smaller) > silhouette:
-                kept[rows] = torch.as_tensor(~smaller, device=kept.device)
+                kept[rows] = torch.as_tensor(~smaller)
         return kept
 
     return Defense("activation clustering", keep=keep)
@@ -163,8 +159,8 @@ def neighbour_labels(features: Tensor, labels: Tensor, k: int) -> Tensor:
 
     Raises ValueError for features as `check_features` does, and unless k is 1 to N - 1.
     """
-    check_features(features, labels)
-    check_spread(features, "the data")
+    guards.check_features(features, labels)
+    guards.check_spread(features, "the data")
     if not 1 <= k < len(labels):
         raise ValueError(
             f"k is {k}, but each of {len(labels)} images has {len(labels) - 1} others."
@@ -177,14 +173,14 @@ def neighbour_labels(features: Tensor, labels: Tensor, k: int) -> Tensor:
 def deep_knn(k: int) -> Defense:
     """Drop the images that are outvoted by their k nearest neighbours in feature space.
 
-    Source: Peri and others (arXiv 1909.13374).
+    The time grows with the square of the number of images. Source: Peri and others (arXiv
+    1909.13374).
     """
-    if not isinstance(k, int) or k < 1:
-        raise ValueError(f"k is {k}, expected a whole number of neighbours, 1 or more.")
+    guards.check_whole("The number of neighbours", k)
 
     def keep(data: Data, fit: Callable) -> Tensor:
-        check_counts(data, k, f"a vote of {k} neighbours")
-        features = features_of(fit(data), data)
-        return vote_margin(neighbour_labels(features, data.y, k), data.y) <= 0
+        guards.check_counts(data, k, f"a vote of {k} neighbours")
+        labels, features = data.y.cpu(), features_of(fit(data), data)
+        return vote_margin(neighbour_labels(features, labels, k), labels) <= 0
 
     return Defense(f"deep {k}-NN", keep=keep)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from course_utils import training
 from course_utils.attacks import gradient_matching
 from course_utils.attacks.gradient_matching import Gradient
 from course_utils.data import Data
@@ -25,7 +26,6 @@ from course_utils.defenses.per_example import (
 )
 from course_utils.models import Classifier
 from course_utils.threat import Poison
-from course_utils.training import batches_in
 
 
 def part_gradient(
@@ -216,7 +216,7 @@ def anatomy(
     """
     size = deviation(plan.bound, plan.noise)
     own = torch.Generator(what.seen.x.device).manual_seed(seed)
-    steps, batches = itertools.count(), batches_in(len(what.seen), batch_size)
+    steps, batches = itertools.count(), training.batches_in(len(what.seen), batch_size)
 
     def gradients(model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator) -> Gradient:
         epoch, batch = divmod(next(steps), batches)
@@ -227,4 +227,4 @@ def anatomy(
         gradient = part_gradient(model, x, y, plan.bound)
         return add_noise(gradient, size / len(x), generator)
 
-    return Defense("anatomy", gradients=gradients)
+    return Defense("anatomy", gradients=gradients, batch_size=batch_size)

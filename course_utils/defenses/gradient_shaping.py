@@ -4,12 +4,15 @@ Generated from notebooks/10_gradient_shaping.ipynb: edit it there, then run make
 """
 
 import math
+from collections.abc import Sequence
+from weakref import WeakSet
 
 import torch
 from opacus.accountants import RDPAccountant
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, group_norm, unfold
 
+from course_utils import guards
 from course_utils.attacks import gradient_matching
 from course_utils.attacks.gradient_matching import Gradient
 from course_utils.defense import Defense
@@ -46,10 +49,12 @@ def convolution_squares(layer: nn.Conv2d, a: Tensor, b: Tensor) -> Tensor:
 def norm_squares(layer: nn.GroupNorm, a: Tensor, b: Tensor) -> Tensor:
     """The squared length of each example's gradient (N,) for the factors and shifts of GroupNorm.
 
-    a: what went into the layer (N, C, H, W). b: the gradient of the summed loss for what came out.
+    a: what went into the layer, (N, C, H, W) or (N, C). b: the gradient of the summed loss for what
+    came out.
     """
+    a, b = (part.reshape(*part.shape[:2], -1) for part in (a, b))
     scaled = group_norm(a, layer.num_groups, eps=layer.eps)
-    factors, shifts = (scaled * b).flatten(2).sum(2), b.flatten(2).sum(2)
+    factors, shifts = (scaled * b).sum(2), b.sum(2)
     return factors.square().sum(1) + shifts.square().sum(1)
 
 
@@ -84,19 +89,14 @@ def training_layers(model: Classifier) -> list[nn.Module]:
 def no_formula(layer: nn.Module) -> ValueError:
     """The error for a layer whose lengths are not known here."""
     return ValueError(
-        f"No formula for {layer}: a layer that trains must be linear (on one vector an image), a "
-        "convolution without groups and with zero padding given in numbers, or GroupNorm, train "
-        "as a whole and be used once. For other models use clip_and_noise(per_example_gradients("
-        "...), ...)."
+        f"No formula for {layer}: a layer that trains must be linear, a convolution without groups "
+        "and with zero padding given in numbers, or GroupNorm, and train as a whole. For other "
+        "models use clip_and_noise(per_example_gradients(...), ...)."
     )
 
 
 def lengths(losses: Tensor, seen: per_example.Record) -> Tensor:
     """The length of each example's gradient (N,), from what `per_example.record` has noted."""
-    for number, (layer, _, output) in enumerate(seen):
-        many = isinstance(layer, nn.Linear) and output.ndim != 2
-        if many or any(layer is other for other, _, _ in seen[:number]):
-            raise no_formula(layer)
     outputs = [output for _, _, output in seen]
     # The graph is kept: whoever clips needs the losses for a second backward pass.
     slopes = torch.autograd.grad(losses.sum(), outputs, retain_graph=True)
@@ -113,6 +113,18 @@ def ghost_norms(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     Raises ValueError for BatchNorm and for layers whose lengths are not known here.
     """
     return lengths(*per_example.record(model, images, labels, training_layers(model)))
+
+
+def clipped_sum(
+    losses: Tensor, norms: Tensor, parameters: Sequence[nn.Parameter], clip: float
+) -> Gradient:
+    """The sum of the clipped gradients of N images, for each parameter, in one backward pass.
+
+    losses: the loss of each image (N,), with its graph. norms: the length of each image's gradient
+    (N,), which counts as a constant. clip: the largest length of one image's gradient.
+    """
+    weights = (clip / norms).clamp(max=1).detach()
+    return torch.autograd.grad((weights * losses).sum(), parameters)
 
 
 def shaped_gradient(
@@ -134,30 +146,45 @@ def shaped_gradient(
     total = [torch.zeros_like(p) for p in parameters]
     if len(images) > 0:
         losses, seen = per_example.record(model, images, labels, training_layers(model))
-        weights = (clip / lengths(losses, seen)).clamp(max=1)  # constants: no graph leads to them
-        total = torch.autograd.grad((weights * losses).sum(), parameters)
+        total = clipped_sum(losses, lengths(losses, seen), parameters, clip)
     noisy = per_example.add_noise(tuple(total), deviation, generator)
     return tuple(part / batch_size for part in noisy)
+
+
+def prove_lengths(model: Classifier, image: Tensor, label: Tensor) -> None:
+    """Raise ValueError unless the layers account for the whole gradient of one image (1, C, H, W).
+
+    A weight that forward() also uses outside of its layer would escape the bound.
+    """
+    with torch.random.fork_rng():  # Dropout must not draw from the stream of the training
+        losses, seen = per_example.record(model, image, label, training_layers(model))
+    found = lengths(losses, seen)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    whole = gradient_matching.length(torch.autograd.grad(losses.sum(), parameters))
+    guards.check_length(found.item(), whole.item())
 
 
 def gradient_shaping(clip: float, noise: float, batch_size: int = 100) -> Defense:
     """Clip every example's gradient, add noise: DP-SGD, with Poisson sampling.
 
     clip: the largest length of one example's gradient. noise: the multiplier, 0 for clipping only.
-    batch_size: that of the recipe. Labels may be soft: each row is clipped as one example, but
-    epsilon does not hold for rows that mix images. Raises ValueError for values without meaning,
-    and in training for models with BatchNorm: build them with norm="group".
+    batch_size: that of the recipe; `train` refuses another. Labels may be soft, but epsilon does
+    not hold for rows that mix images. Raises ValueError for values without meaning, and in training
+    for models whose lengths are not known here, as with BatchNorm: build them with norm="group".
     Source: Hong and others (arXiv 2002.11497); Abadi and others (arXiv 1607.00133).
     """
     per_example.check_shaping(clip, noise)
-    if batch_size < 1:
-        raise ValueError(f"The batch size is {batch_size}, expected 1 or more.")
+    guards.check_whole("The batch size", batch_size)
+    proven: WeakSet[Classifier] = WeakSet()
 
     def gradients(model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator) -> Gradient:
+        if len(x) > 0 and model not in proven:
+            prove_lengths(model, x[:1], y[:1])
+            proven.add(model)
         return shaped_gradient(model, x, y, clip, noise, batch_size, generator)
 
     name = f"gradient shaping, C={clip:g}, sigma={noise:g}"
-    return Defense(name, gradients=gradients, poisson=True)
+    return Defense(name, gradients=gradients, poisson=True, batch_size=batch_size)
 
 
 def batch_shaping(clip: float, noise: float) -> Defense:
@@ -178,6 +205,7 @@ def batch_shaping(clip: float, noise: float) -> Defense:
     return Defense(f"batch shaping, C={clip:g}, sigma={noise:g}", gradients=gradients)
 
 
+# From very near 1 to 4,096; above 11 whole numbers only: there sums of fractions lose digits.
 NEAR_ONE = [1 + 10 ** (k / 10) for k in range(-70, 11)]
 WHOLE = [*range(12, 64), *(round(64 * 2 ** (k / 4)) for k in range(25))]
 

@@ -8,16 +8,9 @@ from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from course_utils import guards
 from course_utils.defense import Defense
-from course_utils.models import Classifier
-
-
-def check_alpha(alpha: float) -> None:
-    """Raise ValueError unless the parameter of the Beta distribution is a positive number."""
-    if not 0 < alpha < float("inf"):
-        raise ValueError(
-            f"alpha is {alpha}, expected a positive number: 1 draws every share equally often."
-        )
+from course_utils.models import Classifier, evaluating
 
 
 def draw_share(alpha: float, generator: torch.Generator) -> float:
@@ -26,7 +19,9 @@ def draw_share(alpha: float, generator: torch.Generator) -> float:
     A uniform number is sent through the inverse of the distribution function, so the draw depends
     on the generator alone.
     """
-    uniform = torch.rand(1, generator=generator, device=generator.device, dtype=torch.float64)
+    device = generator.device
+    exact = torch.float32 if device.type == "mps" else torch.float64  # which an Apple GPU lacks
+    uniform = torch.rand(1, generator=generator, device=device, dtype=exact)
     return float(betaincinv(alpha, alpha, uniform.item()))
 
 
@@ -51,7 +46,7 @@ def mixup(alpha: float) -> Defense:
     alpha: the shares follow Beta(alpha, alpha). Raises ValueError unless it is positive.
     Source: Zhang and others, mixup (arXiv 1710.09412), released code.
     """
-    check_alpha(alpha)
+    guards.check_alpha(alpha)
 
     def batch(
         model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator
@@ -83,7 +78,7 @@ def cutmix(alpha: float) -> Defense:
     at the edges. Raises ValueError unless it is positive.
     Source: Yun and others, CutMix (arXiv 1905.04899), algorithm 1.
     """
-    check_alpha(alpha)
+    guards.check_alpha(alpha)
 
     def batch(
         model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator
@@ -128,8 +123,7 @@ def cutout(side: int) -> Defense:
     of images that are smaller raises ValueError too.
     Source: DeVries and Taylor, Cutout (arXiv 1708.04552).
     """
-    if not isinstance(side, int) or side < 1:
-        raise ValueError(f"The side of the square is {side}, expected 1 pixel or more.")
+    guards.check_whole("The side of the square", side)
 
     def batch(
         model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator
@@ -146,14 +140,9 @@ def candidate_losses(model: Classifier, images: Tensor, labels: Tensor) -> Tenso
     images: M candidates for each of B images, (M, B, C, H, W). labels: (M, B), or soft
     (M, B, classes).
     """
-    modes = [(layer, layer.training) for layer in model.modules()]
-    model.eval()
-    try:
+    with evaluating(model):
         logits = model(images.flatten(0, 1))
-        losses = cross_entropy(logits, labels.flatten(0, 1), reduction="none")
-    finally:
-        for layer, training in modes:
-            layer.training = training
+    losses = cross_entropy(logits, labels.flatten(0, 1), reduction="none")
     return losses.view(images.shape[:2])
 
 
@@ -177,8 +166,7 @@ def maxup(candidates: int, augmentation: Defense) -> Defense:
     Raises ValueError for fewer than one candidate, or a defense that rewrites no batch.
     Source: Gong and others, MaxUp (arXiv 2002.09024), algorithm 1.
     """
-    if not isinstance(candidates, int) or candidates < 1:
-        raise ValueError(f"MaxUp has {candidates} candidates, expected a whole number from 1 on.")
+    guards.check_whole("The number of candidates", candidates)
     if augmentation.batch is None:
         raise ValueError(f"{augmentation.name!r} rewrites no batch: MaxUp cannot draw from it.")
 

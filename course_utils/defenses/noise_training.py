@@ -10,8 +10,8 @@ from torch import Tensor
 
 from course_utils.attacks.crafting import project, random_start
 from course_utils.defense import Defense
+from course_utils.guards import check_epsilon
 from course_utils.models import Classifier
-from course_utils.threat import ThreatModelError
 
 
 def random_signs(images: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
@@ -21,15 +21,6 @@ def random_signs(images: Tensor, epsilon: float, generator: torch.Generator) -> 
     """
     signs = torch.randint(2, images.shape, generator=generator, device=images.device) * 2 - 1
     return project(images + epsilon * signs, images, epsilon)
-
-
-def check_epsilon(epsilon: float) -> None:
-    """Raise ThreatModelError unless noise of this size makes sense for pixels in [0, 1]."""
-    if not 0 < epsilon <= 1:
-        raise ThreatModelError(
-            f"epsilon is {epsilon}, expected a value in (0, 1]: write 16/255 for 16 grey levels, "
-            "and train without a defense for no noise."
-        )
 
 
 def noise_training(name: str, add: Callable, epsilon: float) -> Defense:

@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
 from course_utils.attacks.gradient_matching import Gradient
+from course_utils.guards import check_seen
 from course_utils.models import Classifier
 
 ExampleGradients = tuple[Tensor, ...]  # for each trainable parameter, one gradient an example
@@ -39,7 +40,7 @@ def per_example_gradients(model: Classifier, images: Tensor, labels: Tensor) -> 
     def loss(weights: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
         return cross_entropy(functional_call(model, weights, (image[None],)), label[None])
 
-    every_example = vmap(grad(loss), in_dims=(None, 0, 0))
+    every_example = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
     return tuple(every_example(weights, images, labels).values())
 
 
@@ -68,7 +69,10 @@ Record = list[tuple[nn.Module, Tensor, Tensor]]  # a layer, what went in, what c
 def record(
     model: Classifier, images: Tensor, labels: Tensor, layers: list[nn.Module]
 ) -> tuple[Tensor, Record]:
-    """The loss of each image (N,), and the record of these layers."""
+    """The loss of each image (N,), and the record of these layers.
+
+    Raises ValueError unless each weight that trains belongs to one of them, and is used once.
+    """
     seen: Record = []
 
     def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
@@ -82,6 +86,7 @@ def record(
     finally:
         for hook in hooks:
             hook.remove()
+    check_seen(model, seen)
     return losses, seen
 
 

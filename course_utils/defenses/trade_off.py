@@ -50,8 +50,8 @@ def plot_trade_off(frame: pd.DataFrame, measure: str = "success", axis: Axes | N
     for number, (name, part) in enumerate(groups):
         x, y = part["accuracy"], part[measure]
         errors = {
-            "xerr": [x - part["accuracy low"], part["accuracy high"] - x],
-            "yerr": [y - part["low"], part["high"] - y],
+            "xerr": np.array([x - part["accuracy low"], part["accuracy high"] - x]),
+            "yerr": np.array([y - part["low"], part["high"] - y]),
         }
         style = dict(marker=SHAPES[number % len(SHAPES)], color=f"C{number}", markersize=8)
         axis.errorbar(x, y, **errors, **style, elinewidth=0.8, capsize=2, label=name)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
+from course_utils import trials
 from course_utils.attacks.label_consistent import label_consistent
 from course_utils.cases import (
     backdoors,
@@ -25,7 +26,6 @@ from course_utils.models import Classifier
 from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
 from course_utils.threat import Poison, ThreatModel
-from course_utils.trials import Case, Rows, Victim
 
 EPOCHS = (1, 2, 5, 10, 20, 30, 40)  # the epochs that are looked at, as far as a training goes
 WARM_EPOCHS = 10
@@ -34,28 +34,28 @@ SHAPED = {"linear": dict(bound=4.0, noise=0.025), "MLP": dict(bound=1.0, noise=0
 
 
 def observe(
-    case: Case, poison: Poison, epochs: Sequence[int] = EPOCHS, **shaping: float
+    case: trials.Case, poison: Poison, epochs: Sequence[int] = EPOCHS, **shaping: float
 ) -> pd.DataFrame:
     """Train a victim, look at its gradients; one row an epoch and noise, the mean over batches."""
     what, record = specimen(poison, case.data, case.test), []
     plan = Plan(epochs, every=1 if len(poison) < 100 else 2, **shaping)
     looking = anatomy(what, record, case.recipe.batch_size, plan, case.seed)
-    case.train(Victim(looking, case.recipe), what.seen)
+    case.train(trials.Victim(looking, case.recipe), what.seen)
     return pd.DataFrame(record).groupby(["epoch", "noise"], as_index=False, sort=False).mean()
 
 
-def lasting(case: Case, epochs: int) -> Case:
+def lasting(case: trials.Case, epochs: int) -> trials.Case:
     """The case with so many epochs in every setting: epochs are what is looked at."""
     return replace(case, recipe=replace(case.recipe, epochs=epochs))
 
 
-def warm(case: Case, clean: Classifier, epochs: int, setting: Setting = MLP) -> Case:
+def warm(case: trials.Case, clean: Classifier, epochs: int, setting: Setting = MLP) -> trials.Case:
     """A clean model trains on: as before, or as lesson 04 fine-tunes after transfer."""
     recipe = setting.shortened(transfer.FINETUNE) if case.scenario == "transfer" else case.recipe
     return lasting(replace(case, model=clean, recipe=recipe, scenario="finetune"), epochs)
 
 
-def labelled(attack: str, frames: dict[str, pd.DataFrame]) -> Rows:
+def labelled(attack: str, frames: dict[str, pd.DataFrame]) -> trials.Rows:
     """The rows of several frames with the names of the attack and of the start."""
     return [
         {"attack": attack, "start": start, **row}
@@ -64,22 +64,22 @@ def labelled(attack: str, frames: dict[str, pd.DataFrame]) -> Rows:
     ]
 
 
-def fit(case: Case) -> Classifier:
+def fit(case: trials.Case) -> Classifier:
     """The clean model from which a warm start begins."""
     return case.train(case.plain, case.data)
 
 
-Looked = dict[str, tuple[Case, Poison]]  # by attack: how its victim trains, and its poison
+Looked = dict[str, tuple[trials.Case, Poison]]  # by attack: how its victim trains, and its poison
 
 
 def starts(
     attack: str,
-    case: Case,
+    case: trials.Case,
     poison: Poison,
     clean: Classifier,
     setting: Setting,
     shaped: bool = True,
-) -> Rows:
+) -> trials.Rows:
     """One attack from all starts: as in its lesson, warm, and warm with shaping."""
     frames = {case.scenario: observe(case, poison)}
     frames["warm"] = observe(warm(case, clean, WARM_EPOCHS, setting), poison)
@@ -98,7 +98,7 @@ def linear_cases(seed: int, setting: Setting) -> Looked:
     return {attack: (case, made[name]) for attack, name in names.items()}
 
 
-def flipped(seed: int, setting: Setting) -> tuple[Case, Poison]:
+def flipped(seed: int, setting: Setting) -> tuple[trials.Case, Poison]:
     """Lesson 02 on ten classes: 200 of 2,000 labels are wrong.
 
     The flips have a seed of their own. With the victim's, the first two batches would be the
@@ -158,7 +158,7 @@ def backdoor_cases(seed: int, setting: Setting) -> Looked:
     return {attack: (case, poison) for attack, poison in made.items()}
 
 
-def backdoor_trial(seed: int, setting: Setting = MLP) -> Rows:
+def backdoor_trial(seed: int, setting: Setting = MLP) -> trials.Rows:
     """All backdoors; Hidden Trigger with a new head on frozen features."""
     hidden = hidden_triggers.hidden_trigger_case(seed, setting)
     looked = backdoor_cases(seed, setting)
@@ -172,7 +172,7 @@ def backdoor_trial(seed: int, setting: Setting = MLP) -> Rows:
 BACKDOORS = Study("anatomy_backdoors", "09", backdoor_trial, range(20))
 
 
-def indiscriminate_trial(seed: int, setting: Setting = MLP) -> Rows:
+def indiscriminate_trial(seed: int, setting: Setting = MLP) -> trials.Rows:
     """Label flips and the slab attack; the linear ones are shaped from scratch, as in the paper."""
     rows = []
     for attack, (case, poison) in linear_cases(seed, setting).items():
@@ -185,7 +185,7 @@ def indiscriminate_trial(seed: int, setting: Setting = MLP) -> Rows:
 INDISCRIMINATE = Study("anatomy_indiscriminate", "09", indiscriminate_trial, range(20))
 
 
-def targeted_trial(seed: int, setting: Setting = MLP) -> Rows:
+def targeted_trial(seed: int, setting: Setting = MLP) -> trials.Rows:
     """Feature collision, gradient matching and MetaPoison, with two controls."""
     rows = []
     for looked in (collision_cases(seed, setting), matching_cases(seed, setting)):
@@ -216,7 +216,7 @@ def interpolate(
     return Poison(images.clamp(0, 1), data.y[base], base, "append")
 
 
-def dose_trial(seed: int, setting: Setting = MLP) -> Rows:
+def dose_trial(seed: int, setting: Setting = MLP) -> trials.Rows:
     """Warm starts: 100 interpolated collisions of each strength, BadNets with each patch."""
     case = replace(backdoors.badnets_case(seed, setting), test=load("fashion_mnist")[1])
     case = lasting(case, MLP.recipe.epochs)

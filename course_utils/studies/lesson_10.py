@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, TensorDataset
 
+from course_utils import threat, training
 from course_utils.cases import backdoors, from_scratch, slab, transfer
 from course_utils.cases.shaping import heads, shaped, tuned
 from course_utils.data import balanced, load
@@ -24,8 +25,6 @@ from course_utils.defenses.gradient_shaping import batch_shaping, gradient_shapi
 from course_utils.models import Classifier, build, predict
 from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
-from course_utils.threat import Indiscriminate, Poison
-from course_utils.training import Recipe, make_optimizer
 from course_utils.trials import Case, Rows, Victim, compare
 
 
@@ -36,7 +35,7 @@ def opacus_victim(case: Case, clip: float, noise: float) -> tuple[Classifier, fl
         warnings.filterwarnings("ignore", message="Secure RNG turned off")
         engine = PrivacyEngine(accountant="rdp")
     loader = DataLoader(TensorDataset(case.data.x, case.data.y), batch_size=recipe.batch_size)
-    sgd, schedule = make_optimizer(list(model.parameters()), recipe, len(loader))
+    sgd, schedule = training.make_optimizer(list(model.parameters()), recipe, len(loader))
     given = {"module": model.train(), "optimizer": sgd, "data_loader": loader}
     given |= {"criterion": nn.CrossEntropyLoss(), "grad_sample_mode": "ghost"}
     with torch.random.fork_rng():
@@ -68,8 +67,8 @@ def opacus_case(name: str, size: int, epochs: int, seed: int, setting: Setting) 
     train_all, test = load("fashion_mnist")
     data = balanced(train_all, setting.scaled(size), seed)
     model = build(name, data.shape, len(data.classes), seed)
-    recipe = setting.shortened(Recipe(epochs=epochs, lr=0.2))
-    given = data, Indiscriminate(), test, model, recipe, seed
+    recipe = setting.shortened(training.Recipe(epochs=epochs, lr=0.2))
+    given = data, threat.Indiscriminate(), test, model, recipe, seed
     return Case(*given, craft=lambda victim: None, scenario="finetune")
 
 
@@ -93,7 +92,7 @@ OPACUS = Study("opacus", "10", opacus_trial, range(20))
 Victims = Mapping[tuple[str, str], Victim]  # by defense and learning rate
 
 
-def met(case: Case, poison: Poison | None, victims: Victims) -> Rows:
+def met(case: Case, poison: threat.Poison | None, victims: Victims) -> Rows:
     """Every victim on the same poison: its learning rate, and what the goal measures."""
     rows = []
     for row in compare(case, {"attack": poison}, victims):
@@ -150,7 +149,7 @@ BACKDOOR = Study("shaping_backdoor", "10", backdoor_trial, range(20))
 LOOSE, TIGHT = 4.0, 0.1
 
 
-def linear_victims(name: str, recipe: Recipe) -> Victims:
+def linear_victims(name: str, recipe: training.Recipe) -> Victims:
     """The victims of one optimizer; with SGD also tight clipping at a tuned learning rate."""
     loose, tight = (gradient_shaping(clip, 0.0, recipe.batch_size) for clip in (LOOSE, TIGHT))
     defenses = {"plain": PLAIN, "loose": loose, "tight": tight}
@@ -160,7 +159,7 @@ def linear_victims(name: str, recipe: Recipe) -> Victims:
     return found
 
 
-def on_all(case: Case, poisons: Mapping[str, Poison], victims: Victims) -> Rows:
+def on_all(case: Case, poisons: Mapping[str, threat.Poison], victims: Victims) -> Rows:
     """These victims on clean data and on each poison."""
     seen = {"clean": None} | poisons
     return [{"condition": name, **row} for name, p in seen.items() for row in met(case, p, victims)]
@@ -215,7 +214,9 @@ GRID = Study("shaping_grid", "10", grid_trial, range(20))
 COUNTS = (0, 1, 2, 5, 10, 25)
 
 
-def nearest_first(draw: transfer.Transfer, seed: int, setting: Setting) -> dict[int, Poison | None]:
+def nearest_first(
+    draw: transfer.Transfer, seed: int, setting: Setting
+) -> dict[int, threat.Poison | None]:
     """For each count the poisons that collide with the target by themselves, the nearest ones."""
     loss = transfer.COLLISIONS["Poison Frogs, bounded"]
     how = {"loss": loss, "budget": max(COUNTS), "setting": setting}
@@ -227,7 +228,7 @@ def nearest_first(draw: transfer.Transfer, seed: int, setting: Setting) -> dict[
     for count in COUNTS[1:]:
         first = order[: setting.scaled(count)]
         parts = (part[first] for part in (poison.images, poison.labels, poison.base))
-        attackers[count] = Poison(*parts, "append")
+        attackers[count] = threat.Poison(*parts, "append")
     return attackers
 
 
@@ -240,7 +241,7 @@ def cost_trial(seed: int, setting: Setting = MLP) -> Rows:
     def look(victim: Classifier, epoch: int) -> None:
         hits.append(predict(victim, draw.goal.image[None]).item() == wanted)
 
-    def ever(victim: Classifier, poison: Poison | None) -> dict:
+    def ever(victim: Classifier, poison: threat.Poison | None) -> dict:
         return {"any": any(hits[-case.recipe.epochs :])}
 
     for (name, rate), victim in heads(setting).items():

@@ -43,8 +43,8 @@ def class_ranks(scores: Tensor, labels: Tensor) -> Tensor:
 
 def suspicion(seen: Data, looker: Classifier, told: int) -> dict[str, Tensor]:
     """How suspicious each filter finds each image (N,), looking with this model."""
-    features, y = features_of(looker, seen), seen.y
-    loss = loss_score(seen, lambda part: looker)(seen)
+    features, y = features_of(looker, seen), seen.y.cpu()
+    loss = loss_score(seen, lambda part: looker)(seen).cpu()
     votes = neighbour_labels(features, y, 2 * told)
     return {
         "loss": class_ranks(loss, y),
@@ -179,8 +179,8 @@ LOOKS = [(5, "last"), (10, "last"), (20, "last"), (20, "first"), (20, "logits")]
 def at_layer(model: Classifier, images: Tensor, layer: str) -> Tensor:
     """What the MLP makes of images at its "first" or "last" hidden layer, or the "logits"."""
     if layer == "logits":
-        return model(images).double()
-    return model.features[: 3 if layer == "first" else 5](images).double()
+        return model(images).cpu().double()
+    return model.features[: 3 if layer == "first" else 5](images).cpu().double()
 
 
 def strength(features: Tensor, bad: Tensor) -> float:
@@ -202,7 +202,7 @@ def spectral_looks(case: Case, looks: Sequence[tuple[int, str]] = LOOKS) -> Rows
     """
     seen, rows = case.oblivious.apply(case.data), []
     mine = seen.y == case.goal.target_class
-    images, bad = seen.x[mine], case.oblivious.mask(case.data)[mine]
+    images, bad = seen.x[mine], case.oblivious.mask(case.data)[mine].cpu()
 
     def look(victim: Classifier, epoch: int) -> None:
         done = 20 * epoch // case.recipe.epochs
@@ -210,7 +210,7 @@ def spectral_looks(case: Case, looks: Sequence[tuple[int, str]] = LOOKS) -> Rows
             features, row = at_layer(victim, images, layer), {"epoch": done, "layer": layer}
             row["strength"] = strength(features, bad)
             for name, centred in (("centred", True), ("uncentred", False)):
-                row[name] = roc_auc_score(bad.cpu(), class_scores(features, centred).cpu())
+                row[name] = roc_auc_score(bad, class_scores(features, centred))
             rows.append(row)
 
     compare(case, {"attack": case.oblivious}, after_epoch=look)

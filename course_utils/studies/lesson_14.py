@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from course_utils import trials
 from course_utils.attacks import crafting, gradient_matching
 from course_utils.cases import backdoors, from_scratch, robust, transfer
 from course_utils.cases.poisoning import (
@@ -40,15 +41,14 @@ from course_utils.defenses.noise_training import sign_noise
 from course_utils.models import Classifier
 from course_utils.settings import Setting
 from course_utils.stored import Study
-from course_utils.trials import Victim, compare
 
 
 def matching_trial(seed: int, setting: Setting) -> list[dict]:
     """Gradient matching from scratch, 150 poisons at 32/255: full and cheap poisoning training."""
     case, cheapest = from_scratch.matching(seed, setting), cheaply(setting)
     both = robust.ladder(POISONING, full, [64], setting.recipe) | cheapest
-    rows = compare(case, {"none": None}, cheapest)
-    return robust.laddered(rows + compare(case, {"150 poisons": case.oblivious}, both))
+    rows = trials.compare(case, {"none": None}, cheapest)
+    return robust.laddered(rows + trials.compare(case, {"150 poisons": case.oblivious}, both))
 
 
 MATCHING = Study("poisoning_training", "14", matching_trial, range(40))
@@ -57,7 +57,7 @@ MATCHING = Study("poisoning_training", "14", matching_trial, range(40))
 def knowing_trial(seed: int, setting: Setting) -> list[dict]:
     """150 poisons from surrogates with cheap poisoning training, against the same training."""
     case = from_scratch.matching(seed, setting)
-    rows = compare(case, {"150 poisons, knowing": case.craft}, cheaply(setting))
+    rows = trials.compare(case, {"150 poisons, knowing": case.craft}, cheaply(setting))
     return robust.laddered(rows)
 
 
@@ -101,7 +101,7 @@ def swept(setting: Setting) -> robust.Ladder:
         | ladder("three quarters poisons", partial(cheap, share=0.75), [96])
         | ladder("noise instead", noise_instead, [96])
         | ladder("sign noise", sign_noise, [128])
-        | {key: Victim(defense, setting.recipe) for key, defense in others.items()}
+        | {key: trials.Victim(defense, setting.recipe) for key, defense in others.items()}
         | less_learnt(setting)
     )
 
@@ -109,7 +109,7 @@ def swept(setting: Setting) -> robust.Ladder:
 def sweep_trial(seed: int, setting: Setting) -> list[dict]:
     """The same poisons, against each of them."""
     case = from_scratch.matching(seed, setting)
-    return robust.laddered(compare(case, {"150 poisons": case.oblivious}, swept(setting)))
+    return robust.laddered(trials.compare(case, {"150 poisons": case.oblivious}, swept(setting)))
 
 
 SWEEPS = Study("poisoning_training_sweep", "14", sweep_trial, range(40))
@@ -135,8 +135,8 @@ ABLATED = {
 def ablation_trial(seed: int, setting: Setting) -> list[dict]:
     """Gradient matching against the cheap variant, with one thing changed at a time."""
     case = from_scratch.matching(seed, setting)
-    victims = {key: Victim(defense, setting.recipe) for key, defense in ABLATED.items()}
-    return robust.laddered(compare(case, {"150 poisons": case.oblivious}, victims))
+    victims = {key: trials.Victim(defense, setting.recipe) for key, defense in ABLATED.items()}
+    return robust.laddered(trials.compare(case, {"150 poisons": case.oblivious}, victims))
 
 
 ABLATION = Study("poisoning_training_ablation", "14", ablation_trial, range(20))
@@ -151,11 +151,11 @@ PATCHED = {
 
 def backdoor_trial(seed: int, setting: Setting) -> list[dict]:
     """Lesson 13's backdoors, 30 poisons in 3,000 images: BadNets, the clean-label patch, none."""
-    victims = {key: Victim(defense, setting.recipe) for key, defense in PATCHED.items()}
+    victims = {key: trials.Victim(defense, setting.recipe) for key, defense in PATCHED.items()}
     victims |= cheaply(setting)
     small, large = backdoors.badnets_case(seed, setting), backdoors.clean_label_case(seed, setting)
-    rows = compare(small, {"none": None, "BadNets": small.oblivious}, victims)
-    rows += compare(large, {"clean-label patch": large.oblivious}, victims)
+    rows = trials.compare(small, {"none": None, "BadNets": small.oblivious}, victims)
+    rows += trials.compare(large, {"clean-label patch": large.oblivious}, victims)
     return robust.laddered(rows)
 
 
@@ -168,7 +168,7 @@ def transfer_trial(seed: int, setting: Setting) -> list[dict]:
     trained = transfer.train_extractor(draw.others, seed, setting, collision_training(64 / 255))
     for name, extractor in {"plain": draw.extractor, "poisoning-trained": trained}.items():
         case = transfer.bullseye(seed, setting, draw=draw._replace(extractor=extractor))
-        found = compare(case, {"none": None, "Bullseye": case.oblivious}, heads(setting))
+        found = trials.compare(case, {"none": None, "Bullseye": case.oblivious}, heads(setting))
         rows += [{"extractor": name, **row} for row in robust.laddered(found)]
     return rows
 
@@ -184,7 +184,7 @@ def stronger_trial(seed: int, setting: Setting) -> list[dict]:
     scene = from_scratch.draw_scene(seed, setting=setting)
     for name, budget, epsilon in (("64/255", 150, 64 / 255), ("300 poisons", 300, 32 / 255)):
         case = from_scratch.matching(seed, setting, budget, epsilon, scene=scene)
-        rows += compare(case, {name: case.oblivious}, victims)
+        rows += trials.compare(case, {name: case.oblivious}, victims)
     return robust.laddered(rows)
 
 
@@ -220,7 +220,7 @@ def norm_trial(seed: int, setting: Setting) -> list[dict]:
     """Surrogates and victims with BatchNorm: the inner attack in either mode."""
     recipe = setting.recipe
     victims = robust.undefended(recipe)
-    victims |= {key: Victim(defense, recipe) for key, defense in MODES.items()}
+    victims |= {key: trials.Victim(defense, recipe) for key, defense in MODES.items()}
     bare = from_scratch.draw_scene(seed, trainings=0, setting=setting)
     with torch.random.fork_rng():
         model = batch_norm_mlp(bare.data.shape, len(bare.data.classes))
@@ -228,7 +228,7 @@ def norm_trial(seed: int, setting: Setting) -> list[dict]:
     surrogates = gradient_matching.staggered(model, bare.data, recipe, seed, numbers, ages)
     scene = replace(bare, model=model, surrogates=surrogates)
     case = from_scratch.matching(seed, setting, scene=scene)
-    return robust.laddered(compare(case, {"150 poisons": case.oblivious}, victims))
+    return robust.laddered(trials.compare(case, {"150 poisons": case.oblivious}, victims))
 
 
 NORM = Study("poisoning_training_norm", "14", norm_trial, range(20))

@@ -20,8 +20,8 @@ from course_utils.cases.matrix import (
     WITH,
     WITHOUT,
     cells_of,
+    defended,
     every_victim,
-    from_scratch_victims,
     matrix_row,
 )
 from course_utils.settings import MLP, Setting
@@ -33,7 +33,7 @@ def flips_trial(seed: int, setting: Setting) -> trials.Rows:
     case, told = label_flips.worst_case(seed, setting), setting.scaled(30)  # a tenth of each class
     victims = every_victim(case, setting, told)
     rows = cells_of(case, {NOBODY: None, WITHOUT: case.oblivious}, victims)
-    rows += cells_of(case, {WITH: case.craft}, from_scratch_victims(setting))
+    rows += cells_of(case, {WITH: case.craft}, defended(setting))
     clean = {row["defense"]: row["accuracy"] for row in rows if row["knowledge"] == NOBODY}
     drop = statistics.relative_accuracy_drop
     drops = [drop(clean[row["defense"]], row["accuracy"]) for row in rows]
@@ -71,7 +71,7 @@ def badnets_trial(seed: int, setting: Setting) -> trials.Rows:
 def sleeper_trial(seed: int, setting: Setting) -> trials.Rows:
     """Sleeper Agent: 30 poisons at 32/255 from two surrogates, a patch of 8 by 8 pixels."""
     case = hidden_triggers.sleeper_case(seed, setting)
-    return matrix_row(case, setting, 30, from_scratch_victims(setting))
+    return matrix_row(case, setting, 30, defended(setting))
 
 
 def hidden_trial(seed: int, setting: Setting) -> trials.Rows:

@@ -169,7 +169,113 @@ def as_a_tensor(counts, broken):
     return costs.masked_fill(~torch.tensor(broken), math.inf).min()
 
 
+def weighted(losses, parameters, weights):
+    return torch.autograd.grad((weights * losses).sum(), parameters)
+
+
+def weights_of(norms, clip):
+    return (clip / norms).clamp(max=1).detach()
+
+
+def nothing_clipped(losses, norms, parameters, clip):
+    return weighted(losses, parameters, torch.ones_like(norms))
+
+
+def short_ones_stretched(losses, norms, parameters, clip):
+    return weighted(losses, parameters, (clip / norms).detach())
+
+
+def the_mean(losses, norms, parameters, clip):
+    return weighted(losses, parameters, weights_of(norms, clip) / len(losses))
+
+
+def the_sum_is_clipped(losses, norms, parameters, clip):
+    total = weighted(losses, parameters, 1)
+    size = torch.cat([part.flatten() for part in total]).norm()
+    return tuple(part * (clip / size).clamp(max=1) for part in total)
+
+
+def upside_down(losses, norms, parameters, clip):
+    return weighted(losses, parameters, (norms / clip).clamp(max=1).detach())
+
+
+def clip_ignored(losses, norms, parameters, clip):
+    return weighted(losses, parameters, weights_of(norms, 1.0))
+
+
+def long_ones_left_out(losses, norms, parameters, clip):
+    return weighted(losses, parameters, norms <= clip)
+
+
+def lengths_squared(losses, norms, parameters, clip):
+    return weighted(losses, parameters, weights_of(norms**2, clip))
+
+
+def one_weight_for_all(losses, norms, parameters, clip):
+    return weighted(losses, parameters, weights_of(norms, clip).mean())
+
+
+def sign_turned(losses, norms, parameters, clip):
+    return weighted(losses, parameters, -weights_of(norms, clip))
+
+
+def lengths_followed(losses, norms, parameters, clip):
+    return weighted(losses, parameters, (clip / norms).clamp(max=1))
+
+
+def zero_over_zero(losses, norms, parameters, clip):
+    return weighted(losses, parameters, (norms.clamp(max=clip) / norms).detach())
+
+
+def left_in_grad(losses, norms, parameters, clip):
+    (weights_of(norms, clip) * losses).sum().backward()
+    return [p.grad for p in parameters]
+
+
+def first_parameter_only(losses, norms, parameters, clip):
+    return weighted(losses, parameters[:1], weights_of(norms, clip))
+
+
+def losses_cut_off(losses, norms, parameters, clip):
+    return weighted(losses.detach(), parameters, weights_of(norms, clip))
+
+
+def by_inner_product(losses, norms, parameters, clip):
+    return list(torch.autograd.grad(losses @ weights_of(norms, clip), parameters))
+
+
+def by_vector_product(losses, norms, parameters, clip):
+    factors = torch.where(norms > clip, clip / norms, torch.ones_like(norms)).detach()
+    return torch.autograd.grad(losses, parameters, grad_outputs=factors)
+
+
+def example_by_example(losses, norms, parameters, clip):
+    total = [torch.zeros_like(p, dtype=torch.float32) for p in parameters]
+    for loss, norm in zip(losses, norms.tolist(), strict=True):
+        gradient = torch.autograd.grad(loss, parameters, retain_graph=True)
+        factor = clip / norm if norm > clip else 1
+        total = [a + factor * b.float() for a, b in zip(total, gradient, strict=True)]
+    return total
+
+
 WRONG = {
+    "clipped_sum": [
+        (nothing_clipped, "Nothing was clipped"),
+        (short_ones_stretched, "keeps the weight 1"),
+        (the_mean, "return the sum"),
+        (the_sum_is_clipped, "clip each example"),
+        (upside_down, "upside down"),
+        (clip_ignored, "ignores `clip`"),
+        (long_ones_left_out, "not dropped"),
+        (lengths_squared, "do not square"),
+        (one_weight_for_all, "by its own weight"),
+        (sign_turned, "sign is turned"),
+        (lengths_followed, "count as constants"),
+        (zero_over_zero, "0 / 0"),
+        (left_in_grad, "A gradient was left"),
+        (first_parameter_only, "one tensor for each parameter"),
+        (losses_cut_off, "does not require grad"),
+    ],
     "noise_length": [
         (without_batch_size, "noise with it"),
         (root_of_batch_size, "once a batch"),
@@ -207,6 +313,7 @@ WRONG = {
     ],
 }
 RIGHT = {
+    "clipped_sum": [by_inner_product, by_vector_product, example_by_example],
     "noise_length": [under_one_root, a_tensor, mean_of_the_length],
     "attack_cost": [a_loop, in_numpy, as_a_tensor],
 }
