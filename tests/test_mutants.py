@@ -20,7 +20,9 @@ def test_no_mutation_is_listed_twice_and_every_taught_module_has_some():
     assert len(set(MUTATIONS)) == len(MUTATIONS) >= 250
     listed = {mutation.module for mutation in MUTATIONS}
     for kind in ("attacks", "defenses"):
-        taught = {f"{kind}.{p.stem}" for p in (mutants.ROOT / "course_utils" / kind).glob("[!_]*.py")}
+        taught = {
+            f"{kind}.{p.stem}" for p in (mutants.ROOT / "course_utils" / kind).glob("[!_]*.py")
+        }
         assert taught <= listed
 
 
