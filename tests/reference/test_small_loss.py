@@ -10,7 +10,9 @@ from tests.reference.small import models, noise_data
 def test_the_images_with_the_largest_loss_are_dropped():
     data = noise_data(40)
     (model,) = models(data, 4)
-    losses = [cross_entropy(model(x[None]), y[None]).item() for x, y in zip(data.x, data.y)]
+    losses = [
+        cross_entropy(model(x[None]), y[None]).item() for x, y in zip(data.x, data.y, strict=True)
+    ]
     for share, count in ((0.1, 4), (0.25, 10)):
         kept = small_loss(share).keep(data, lambda seen: model)
         order = sorted(range(40), key=losses.__getitem__)
