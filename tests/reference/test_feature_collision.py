@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from course_utils.attacks import feature_collision as taught
 from course_utils.attacks.crafting import signed_adam
 from course_utils.attacks.feature_collision import (
     bullseye_loss,
@@ -163,16 +164,28 @@ def test_poison_frogs_is_the_published_loop(epsilon, beta):
     assert not torch.equal(other.images, poison.images)
 
 
+def test_poison_frogs_hands_step_and_objective_on(monkeypatch):
+    seen = []
+
+    def step_of(distance, images, base, beta, step, before):
+        seen.append((beta, step, before))
+        return images, step / 2, len(seen)
+
+    monkeypatch.setattr(taught, "forward_backward", step_of)
+    poison_frogs(SURROGATES, DATA, GOAL, THREAT, 9, beta=0.3, steps=3)
+    assert seen == [(0.3, 1.0, float("inf")), (0.3, 0.5, 1), (0.3, 0.25, 2)]
+
+
 def test_without_a_bound_feature_collision_crafts_from_the_base_images():
     threat = ThreatModel(3, placement="append")
     targets = [model.features(GOAL.image[None]).detach() for model in SURROGATES]
 
     def mean(images):
         pairs = zip(SURROGATES, targets, strict=True)
-        return sum(bullseye_loss(model.features(images), target) for model, target in pairs) / 2
+        return sum(collision_loss(model.features(images), target) for model, target in pairs) / 2
 
     for steps, lr in ((4, 0.02), (4, 0.05), (8, 0.02)):
-        options = {"loss": bullseye_loss, "steps": steps, "lr": lr}
+        options = {"loss": collision_loss, "steps": steps, "lr": lr}
         poison = feature_collision(SURROGATES, DATA, GOAL, threat, 5, **options)
         base = DATA.x[poison.base]
         expected, _ = signed_adam(mean, base, base, None, steps=steps, lr=lr)
