@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 LESSON ?=
 ALL ?=
+MODULE ?=
 SCALE ?= laptop
 JOBS ?=
 TORCH_INDEX ?=
@@ -14,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 ONE_LESSON := $(if $(LESSON),--lesson $(LESSON))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks results verify benchmark bench site browser
+.PHONY: help lab test lint notebooks results verify mutants benchmark bench site browser
 
 # Scripts and the course's own package know where they were installed: the stamp says where that was.
 MOVED := $(shell test -s "$(INSTALLED)" && test "$$(cat "$(INSTALLED)")" != "$(CURDIR)" && echo moved)
@@ -39,6 +40,7 @@ help: ## List the commands
 	@echo "  PYTHON=python3.12    the Python to install with, 3.11 or newer (now: $(PYTHON))"
 	@echo "  LESSON=05            one lesson only: notebooks, results, verify"
 	@echo "  ALL=1                verify: also the studies whose code has not changed"
+	@echo "  MODULE=attacks.pgd   mutants: of this module only"
 	@echo "  SCALE=paper          benchmark at the papers' size: CIFAR-10, for a GPU (default: laptop)"
 	@echo "  JOBS=2               trials at the same time: results and benchmark (default: one a"
 	@echo "                       core; benchmark SCALE=paper: one)"
@@ -68,6 +70,9 @@ results: $(INSTALLED) ## Run the stored studies again (hours; LESSON=05 for one)
 
 verify: $(INSTALLED) ## Does changed code still give the stored rows? Old beside new, in minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.verify $(ONE_LESSON) $(if $(ALL),--all) $(if $(JOBS),--jobs $(JOBS))
+
+mutants: $(INSTALLED) ## Do the tests see mistakes in the taught code? (MODULE=attacks.pgd for one)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.mutants $(if $(MODULE),--module $(MODULE))
 
 benchmark: $(INSTALLED) ## Run every attack against every defense (hours; a second call goes on)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.benchmark --scale $(SCALE) $(if $(JOBS),--jobs $(JOBS))

@@ -1,0 +1,1 @@
+"""What is taught, function by function, against values worked by hand, slow loops or other code."""
