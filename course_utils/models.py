@@ -51,6 +51,31 @@ def mlp(shape: tuple[int, int, int], n_classes: int, width: int = 256) -> Classi
     return Classifier(features, width, n_classes)
 
 
+def lenet(shape: tuple[int, int, int], n_classes: int) -> Classifier:
+    """Two convolutions of stride 2 (16, 32 channels) and a linear layer of 128 units with ReLU.
+
+    Of the kind of LeNet (LeCun and others, 1998): no normalisation and no pooling. Raises
+    ValueError for images of fewer than 4 x 4 pixels.
+    """
+    channels, height, width = shape
+    if min(height, width) < 4:
+        raise ValueError(
+            f"Images of shape {shape} are too small for two convolutions of stride 2: give at "
+            "least 4 x 4 pixels, or take the MLP."
+        )
+    rows, columns = (-(-side // 4) for side in (height, width))  # halved twice, rounded up
+    features = nn.Sequential(
+        nn.Conv2d(channels, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * rows * columns, 128),
+        nn.ReLU(),
+    )
+    return Classifier(features, 128, n_classes)
+
+
 def small_cnn(shape: tuple[int, int, int], n_classes: int, norm: Norm = "group") -> Classifier:
     """Three convolutions (16, 32, 64 channels), each normalised, then global average pooling.
 
@@ -92,6 +117,7 @@ def norm_layer(norm: Norm, channels: int) -> nn.Module:
 MODELS: dict[str, Callable[..., Classifier]] = {
     "logistic_regression": logistic_regression,
     "mlp": mlp,
+    "lenet": lenet,
     "small_cnn": small_cnn,
     "resnet18": resnet18,
 }

@@ -49,4 +49,7 @@ class Setting:
 MLP = Setting("MLP", "mlp", Recipe(epochs=20, batch_size=100, lr=0.05))
 """Two hidden layers of 256 units on 3,000 images: the setting of the lessons."""
 
+CONVNET = Setting("CONVNET", "lenet", Recipe(epochs=20, batch_size=100, lr=0.05))
+"""Two strided convolutions and a linear layer: chosen among networks since it can be poisoned."""
+
 TINY = MLP.tiny

@@ -5,7 +5,7 @@ trial: bootstrap over trials. Two conditions on the same trials: the paired diff
 yes/no the exact McNemar test.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -93,6 +93,53 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     if only_first + only_second == 0:
         return 1.0
     return float(stats.binomtest(only_first, only_first + only_second).pvalue)
+
+
+class Verdict(NamedTuple):
+    """What a paired comparison says in a word, with the numbers that it rests on."""
+
+    word: str
+    difference: Interval
+    p_value: float
+
+
+SAME = 0.15  # with 52 pairs; within 0.10 at most four pairs could disagree
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's adjusted p-values of several tests, in their order (Holm 1979; lesson 16)."""
+    order = np.argsort(p_values)
+    steps = np.asarray(p_values, dtype=float)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
+
+
+def verdicts(
+    pairs: Mapping[str, tuple[Sequence[bool], Sequence[bool]]], same: float = SAME
+) -> dict[str, Verdict]:
+    """The words for paired comparisons of yes/no outcomes: the first of each pair is ...
+
+    "lower" or "higher": the exact McNemar test rejects, after Holm's correction for all of these
+    pairs. "the same": it does not, and the interval of the difference lies within `same` of zero.
+    "undecided": neither. Pairs are formed as in `paired_difference`. Raises ValueError where there
+    is nothing to compare, or `same` is not between 0 and 1.
+    """
+    if not pairs:
+        raise ValueError("No comparison: give at least one pair of outcomes.")
+    if not 0 < same < 1:
+        raise ValueError(f"same is {same}, expected a difference between 0 and 1, such as {SAME}.")
+    adjusted = holm([mcnemar(first, second) for first, second in pairs.values()])
+    found = {}
+    for (name, (first, second)), p_value in zip(pairs.items(), adjusted, strict=True):
+        difference = paired_difference(first, second)
+        if p_value < 0.05:
+            word = "lower" if difference.estimate < 0 else "higher"
+        else:
+            inside = -same < difference.low and difference.high < same
+            word = "the same" if inside else "undecided"
+        found[name] = Verdict(word, difference, float(p_value))
+    return found
 
 
 def summary(frame: pd.DataFrame, measure: str, by: Sequence[str] = ("condition",)) -> pd.DataFrame:

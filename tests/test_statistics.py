@@ -13,10 +13,12 @@ from scipy import stats
 from course_utils.statistics import (
     Interval,
     bootstrap,
+    holm,
     mcnemar,
     paired,
     paired_difference,
     summary,
+    verdicts,
     wilson,
 )
 
@@ -449,3 +451,50 @@ def test_a_missing_group_name_is_a_group():
 def test_paired_names_the_known_columns(measure, by):
     with pytest.raises(ValueError, match=r"No column .*: the frame has trial, condition, succ"):
         paired(frame(), measure, by)
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize(
+    ("numbers", "word"),
+    [
+        ((20, 14, 2, 16), "higher"),
+        ((20, 2, 14, 16), "lower"),
+        ((30, 1, 1, 20), "the same"),
+        ((20, 6, 4, 22), "undecided"),  # no test rejects, and 15 points are not ruled out
+        ((10, 0, 5, 37), "undecided"),  # p is .0625 with five pairs that disagree
+        ((10, 0, 6, 36), "lower"),  # and .031 with six
+    ],
+)
+def test_a_verdict_is_the_word_of_the_test(numbers, word):
+    assert verdicts({"a": counts(*numbers)})["a"].word == word
+
+
+def test_the_same_needs_an_interval_inside_the_margin():
+    pair = {"a": counts(24, 6, 6, 16)}
+    assert verdicts(pair)["a"].word == "undecided"
+    assert verdicts(pair, same=0.25)["a"].word == "the same"
+
+
+def test_more_comparisons_need_more_evidence():
+    weak = counts(10, 0, 6, 36)
+    alone, among = verdicts({"a": weak}), verdicts({"a": weak, "b": weak})
+    assert alone["a"].word == "lower"
+    assert among["a"].word == "undecided"
+    assert among["a"].p_value == pytest.approx(2 * alone["a"].p_value)
+
+
+def test_holm_is_that_of_a_worked_example():
+    # 3 x .01; the larger of that and 2 x .02; the larger of that and .04
+    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.9, 0.8]) == pytest.approx([1, 1])
+
+
+def test_verdicts_refuse_what_they_cannot_judge():
+    with pytest.raises(ValueError, match="No comparison"):
+        verdicts({})
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        verdicts({"a": counts(1, 1, 1, 1)}, same=0)
+    with pytest.raises(ValueError, match="McNemar's test is for yes/no"):
+        verdicts({"a": ([0.5, 0.2], [0.1, 0.3])})
