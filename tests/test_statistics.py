@@ -472,7 +472,7 @@ def test_a_verdict_is_the_word_of_the_test(numbers, word):
 
 
 def test_the_same_needs_an_interval_inside_the_margin():
-    pair = {"a": counts(24, 6, 6, 16)}
+    pair = {"a": counts(20, 8, 8, 16)}
     assert verdicts(pair)["a"].word == "undecided"
     assert verdicts(pair, same=0.25)["a"].word == "the same"
 

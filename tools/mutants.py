@@ -39,6 +39,14 @@ HEAVY = (
 
 # Test files of each module beside its own in tests/reference, without "tests/test_" and ".py".
 TESTS = {
+    "attacks.hostile_file": ("beyond_images",),
+    "attacks.lapsed_domains": ("beyond_images",),
+    "attacks.retrieval_poisoning": ("beyond_images",),
+    "attacks.subliminal": ("beyond_images",),
+    "attacks.trigger_words": ("beyond_images",),
+    "defenses.hashed_list": ("beyond_images",),
+    "defenses.retrieval": ("beyond_images",),
+    "defenses.safe_loading": ("beyond_images",),
     "attacks.adaptive": ("adaptive_attacks",),
     "attacks.crafting": ("feature_collision",),
     "attacks.feature_collision": ("feature_collision",),
@@ -179,6 +187,8 @@ def run_tests(files: Sequence[str], module: str | None = None, source: str = "")
             nothing = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(nothing, stream)
+            for name in [n for n in sys.modules if n.split(".")[0] in ("course_utils", "tests")]:
+                del sys.modules[name]  # where the caller had loaded the module as it is
             if module is not None:
                 sys.meta_path.insert(0, Finder(module, source))
             os.chdir(ROOT)
