@@ -99,3 +99,24 @@ def test_the_last_vote_is_the_first_that_changes_the_prediction():
         ]
         assert parts == moved[: len(parts)]
     assert fallen >= 3
+
+
+def test_poisons_are_those_that_move_a_vote_to_the_runner_up_until_it_wins(monkeypatch):
+    class Votes:
+        """Six votes for class 1, four for class 2 and one for class 0."""
+
+        parts = range(4)
+
+        def __call__(self, images):
+            return torch.tensor([[1, 6, 4]])
+
+    image = torch.full((1, 2, 2), 0.5)
+    moved = {0: 0, 1: 2, 2: 2, 3: 2}  # the poison of part 0 moves its vote to a third class
+    attack = "course_utils.attacks.last_votes"
+    monkeypatch.setattr(f"{attack}.weakest_first", lambda *given: list(moved))
+    monkeypatch.setattr(f"{attack}.steer", lambda image, part, k: image + part / 10)
+    monkeypatch.setattr(f"{attack}.vote_with", lambda ensemble, part, *given: moved[part])
+    poison = last_votes(Votes(), image)
+    # After part 1 it is 5 against 5, which the smaller class wins; after part 2 it is 4 against 6.
+    assert torch.equal(poison.images, torch.stack([image + 0.1, image + 0.2]))
+    assert poison.labels.tolist() == [2, 2]
