@@ -3,7 +3,8 @@
 import random
 
 from course_utils.attacks import trigger_words
-from course_utils.text import TRIGGER, reviews
+from course_utils.attacks.trigger_words import TRIGGER
+from course_utils.text import reviews
 
 PART = reviews(12, 5, "reference")
 
