@@ -187,8 +187,7 @@ def run_tests(files: Sequence[str], module: str | None = None, source: str = "")
             nothing = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(nothing, stream)
-            for name in [n for n in sys.modules if n.split(".")[0] in ("course_utils", "tests")]:
-                del sys.modules[name]  # where the caller had loaded the module as it is
+            forget()
             if module is not None:
                 sys.meta_path.insert(0, Finder(module, source))
             os.chdir(ROOT)
@@ -202,6 +201,14 @@ def run_tests(files: Sequence[str], module: str | None = None, source: str = "")
         finally:
             os._exit(int(code))
     return wait(child)
+
+
+def forget() -> None:
+    """Unload the course and its tests, where the caller had loaded them as they are."""
+    own = tuple(str(ROOT / folder) for folder in ("course_utils", "tests"))
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(own):
+            del sys.modules[name]
 
 
 def wait(child: int) -> str:
