@@ -113,7 +113,7 @@ def test_attacks_and_defenses_lead_to_listed_papers_and_techniques(heading):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_papers_of_a_lesson_are_among_the_references(path):
-    assert path.name in REFERENCES
+    assert path.name in REFERENCES, f"REFERENCES.md does not name {path.name}"
     cited = ARXIV.findall("\n".join(cell.source for cell in read(path).cells))
     assert [number for number in cited if f"arXiv {number}" not in section("Papers")] == []
 
@@ -138,17 +138,17 @@ def test_a_lesson_says_where_it_stands(path):
 
 
 def test_every_lesson_is_a_step():
-    assert list(STEPS) == [int(path.name[:2]) for path in LESSONS]
+    assert list(STEPS) == [int(path.name[:2]) for path in LESSONS], "complete STEPS in this file"
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_ends_with_both_pages_and_the_next_lesson(path):
     lines = read(path).cells[-1].source.strip().splitlines()
-    assert READ_ON in lines
+    assert READ_ON in lines, f"the last cell needs the line: {READ_ON}"
     number = int(path.name[:2])
     following = [other.name for other in LESSONS if int(other.name[:2]) > number][:1]
     if following:
-        assert lines[-1].startswith("**Next:** ")
+        assert lines[-1].startswith("**Next:** "), f"the last line leads to {following[0]}"
         assert [name for name in following if f"({name})" not in lines[-1]] == []
 
 
