@@ -44,15 +44,15 @@ def noise(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "met"),
+    ("chosen", "met"),
     [
         (BENCHMARK, [("clean", PLAIN_NAME), *[("without", n) for n in (PLAIN_NAME, CHEAP, PGD)]]),
         (KNOWING, [("without", FULL), *[("with", name) for name in (CHEAP, PGD, FULL)]]),
     ],
     ids=["paper", "paper_knowing"],
 )
-def test_the_whole_configuration_runs_from_images_to_rows(benchmark, met, noise, tmp_path):
-    small = replace(benchmark, setting=SMALL, seeds=[0])
+def test_the_whole_configuration_runs_from_images_to_rows(chosen, met, noise, tmp_path):
+    small = replace(chosen, setting=SMALL, seeds=[0])
     rows = run_study(small, folder=tmp_path)
     assert list(rows[["knowledge", "victim"]].itertuples(index=False, name=None)) == met
     assert rows.success.dtype == bool and rows.accuracy.between(0, 1).all()

@@ -343,7 +343,8 @@ def test_a_run_for_any_machine_goes_on_with_other_code_and_versions(tmp_path, mo
     frame = run_study(of(coin_trial), folder=tmp_path)
     assert frame.trial.tolist() == [0, 0, 1, 1, 2, 2]
     manifest = load_manifest(of(coin_trial), tmp_path)
-    assert [versions["torch"] for versions in manifest["versions"]] == [torch.__version__, "1.0"]
+    first, second = (versions["torch"] for versions in manifest["versions"])
+    assert first != second == "1.0"
     assert manifest["code"] == [of(Trials()).code, of(coin_trial).code]
     monkeypatch.setattr(stored, "code_hash", lambda trial: "changed since")
     pd.testing.assert_frame_equal(load_study(of(coin_trial), tmp_path), frame, rtol=1e-5)
