@@ -332,10 +332,12 @@ def test_a_run_for_any_machine_goes_on_with_other_code_and_versions(tmp_path, mo
     def of(trial, setting=MLP):
         return Benchmark("coins", {"coins": trial}, range(3), setting=setting, anywhere=True)
 
+    monkeypatch.setattr(stored, "code_hash", lambda trial: "as it was")
     with pytest.raises(RuntimeError, match="out of memory"):
         run_study(of(Trials(fails_at=2)), folder=tmp_path)
     path = tmp_path / "coins.journal"
     begun = path.read_bytes()
+    monkeypatch.setattr(stored, "code_hash", lambda trial: "as it is")
     monkeypatch.setattr(stored, "package_versions", lambda: {"torch": "1.0"})
     with pytest.raises(StudyError, match="trials of other setting than those to run now"):
         run_study(of(coin_trial, replace(MLP, recipe=Recipe(epochs=3))), folder=tmp_path)
@@ -345,8 +347,8 @@ def test_a_run_for_any_machine_goes_on_with_other_code_and_versions(tmp_path, mo
     manifest = load_manifest(of(coin_trial), tmp_path)
     first, second = (versions["torch"] for versions in manifest["versions"])
     assert first != second == "1.0"
-    assert manifest["code"] == [of(Trials()).code, of(coin_trial).code]
-    monkeypatch.setattr(stored, "code_hash", lambda trial: "changed since")
+    assert manifest["code"] == ["as it was", "as it is"]
+    monkeypatch.setattr(stored, "code_hash", lambda trial: "as it will be")
     pd.testing.assert_frame_equal(load_study(of(coin_trial), tmp_path), frame, rtol=1e-5)
 
 
