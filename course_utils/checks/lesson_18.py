@@ -16,7 +16,7 @@ def check_auc_within(function: Callable) -> None:
     generator, cases, found = torch.Generator().manual_seed(0), [], []
     for n, levels in ((12, 3), (60, 1000), (200, 7)):
         scores = torch.randint(levels, (n,), generator=generator).float() - levels / 2
-        labels = torch.randint(3, (n,), generator=generator)
+        labels = (torch.arange(n) % 3)[torch.randperm(n, generator=generator)]
         bad = torch.rand(n, generator=generator) < 0.4
         for label in range(3):
             rows = (labels == label).nonzero()[:2, 0]
