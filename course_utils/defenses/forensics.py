@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_utils import forensic_guards
+from course_utils import guards
 from course_utils.data import Data
 from course_utils.defenses import gradient_shaping, per_example
 from course_utils.models import Classifier, predict
@@ -61,18 +61,24 @@ def with_checkpoints(
 
 
 class Incident(NamedTuple):
-    """An image (C, H, W) that a model gets wrong: the class it gives, and the true one."""
+    """An image (C, H, W) that a model gets wrong: the class it gives, and the true one.
+
+    before: a picture of the same thing that the model gets right, if there is one.
+    """
 
     image: Tensor
     predicted: int
     true_class: int
+    before: Tensor | None = None
 
 
-def incident_of(model: Classifier, image: Tensor, true_class: int) -> Incident:
+def incident_of(
+    model: Classifier, image: Tensor, true_class: int, before: Tensor | None = None
+) -> Incident:
     """What a model makes of an image. Raises ValueError if it is right."""
     predicted = predict(model, image[None]).item()
-    forensic_guards.check_misclassified(predicted, true_class)
-    return Incident(image, predicted, true_class)
+    guards.check_misclassified(predicted, true_class)
+    return Incident(image, predicted, true_class, before)
 
 
 @torch.no_grad()
@@ -191,7 +197,7 @@ def tracin(checkpoints: Sequence[Checkpoint], data: Data, incident: Incident) ->
     Raises ValueError without checkpoints, or where their classes are not those of the data.
     Source: Pruthi and others (arXiv 2002.08484), TracInCP.
     """
-    forensic_guards.check_checkpoints(checkpoints, data)
+    guards.check_checkpoints(checkpoints, data)
     return sum(lr * gradient_products(m, data.x, data.y, incident) for m, lr in checkpoints)
 
 
@@ -200,7 +206,7 @@ def cosine_tracin(checkpoints: Sequence[Checkpoint], data: Data, incident: Incid
 
     Source: Hammoudeh and Lowd (arXiv 2201.10055), section 4.
     """
-    forensic_guards.check_checkpoints(checkpoints, data)
+    guards.check_checkpoints(checkpoints, data)
     total = torch.zeros_like(data.y, dtype=data.x.dtype)
     for m, lr in checkpoints:
         products = gradient_products(m, data.x, data.y, incident)
@@ -208,6 +214,17 @@ def cosine_tracin(checkpoints: Sequence[Checkpoint], data: Data, incident: Incid
         one = gradient_shaping.ghost_norms(m, *incident_label(incident))
         total += lr * products / (lengths * one).clamp(min=1e-30)
     return total
+
+
+def contrast(checkpoints: Sequence[Checkpoint], data: Data, incident: Incident) -> Tensor:
+    """Cosine TracIn of an incident minus that of the picture before, with the same wrong label.
+
+    (N,). What both pictures share, such as the garment, cancels. Raises ValueError as `tracin`,
+    and if the incident has no picture before.
+    """
+    guards.check_before(incident.before)
+    before = incident._replace(image=incident.before)
+    return cosine_tracin(checkpoints, data, incident) - cosine_tracin(checkpoints, data, before)
 
 
 def leave_one_out(features: Tensor, targets: Tensor, query: Tensor, strength: float) -> Tensor:
@@ -229,7 +246,7 @@ def ridge_influence(features: Tensor, targets: Tensor, query: Tensor, strength: 
     Raises ValueError for shapes that do not fit and a strength that is not above 0.
     Source: Koh and Liang (arXiv 1703.04730), for ridge regression.
     """
-    forensic_guards.check_ridge(features, targets, strength)
+    guards.check_ridge(features, targets, strength)
     identity = torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
     solved = torch.linalg.solve(features.T @ features + strength * identity, features.T).T
     return -(solved @ query)[:, None] * (targets - features @ (solved.T @ targets))
@@ -248,7 +265,7 @@ def kept_after(scores: Tensor, data: Data, label: int, n: int) -> Tensor:
 
     Raises ValueError unless the class keeps an image.
     """
-    forensic_guards.check_drop(n, int((data.y == label).sum()), data.classes[label])
+    guards.check_drop(n, int((data.y == label).sum()), data.classes[label])
     kept = torch.ones_like(data.y, dtype=torch.bool)
     kept[first_of_class(scores, data.y, label, n)] = False
     return kept

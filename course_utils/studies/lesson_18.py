@@ -4,7 +4,12 @@ Generated from notebooks/18_forensics.ipynb: edit it there, then run make notebo
 """
 
 from course_utils.cases import backdoors, hidden_triggers, label_flips, transfer
-from course_utils.cases.incidents import forensic_rows, matching_on_target, transfer_on_target
+from course_utils.cases.incidents import (
+    forensic_rows,
+    matching_on_target,
+    ridge_rows,
+    transfer_on_target,
+)
 from course_utils.fixed_trials import seeds
 from course_utils.settings import CONVNET, MLP, Setting
 from course_utils.stored import Study
@@ -63,7 +68,8 @@ def spread_trial(seed: int, setting: Setting = MLP) -> Rows:
     for budget in BUDGETS:
         case = transfer.bullseye(seed, setting, budget, draw)
         if case.oblivious is not None:
-            rows += [{"budget": budget, **row} for row in forensic_rows(case)]
+            found = forensic_rows(case) + ridge_rows(case)
+            rows += [{"budget": budget, **row} for row in found]
     return rows
 
 
