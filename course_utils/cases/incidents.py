@@ -176,17 +176,19 @@ def signal(
 
 BEFORE = "nothing dropped"
 INNOCENTS, GUILTY = "TracIn, its innocents", "TracIn, its poisons"
+LUCK = "as many random poisons"
 
 
-def drops(
-    ranked: dict[str, Tensor], data: Data, bad: Tensor, label: int, n: int
-) -> dict[str, Tensor]:
-    """Masks (N,) of what stays: without the first n of each ranking, and of TracIn's in two parts.
+def parts(kept: Tensor, data: Data, bad: Tensor, label: int, seed: int) -> dict[str, Tensor]:
+    """What a drop (kept: who stays, (N,)) does in two parts, and a control of the second: masks.
 
-    INNOCENTS: of TracIn's first n only those go that are no poisons; GUILTY: only the poisons.
+    INNOCENTS: of those that went only the ones go that are no poisons; GUILTY: only the poisons;
+    LUCK: as many poisons, drawn at random.
     """
-    kept = {name: kept_after(scores, data, label, n) for name, scores in ranked.items()}
-    return kept | {INNOCENTS: kept[TRACIN] | bad, GUILTY: kept[TRACIN] | ~bad}
+    few = int((~kept & bad).sum())
+    order = torch.rand(len(data), generator=torch.Generator().manual_seed(seed)).to(data.x.device)
+    luck = kept_after(order.masked_fill(~bad, -1), data, label, few)
+    return {INNOCENTS: kept | bad, GUILTY: kept | ~bad, LUCK: luck}
 
 
 def found_by(scores: Tensor, data: Data, bad: Tensor, label: int, n: int) -> dict[str, float]:
@@ -213,7 +215,10 @@ def forensic_rows(case: Case) -> Rows:
     before |= {"true class": data.classes[incident.true_class], "given": data.classes[label]}
     ranked = rankings(model, checkpoints, data, incident, bad, case.seed)
     rows = [before | signal(ranked[COSINE], checkpoints, case, incident)]
-    for name, kept in drops(ranked, data, bad, label, n).items():
+    masks = {name: kept_after(scores, data, label, n) for name, scores in ranked.items()}
+    if isinstance(case.goal, Targeted):
+        masks |= parts(masks[TRACIN], data, bad, label, case.seed)
+    for name, kept in masks.items():
         row = {"ranking": name, "n": int((~kept).sum())}
         row |= found_by(ranked[name], data, bad, label, n) if name in ranked else {}
         rows.append(row | state_of(case.train(case.plain, data[kept]), case, incident))
