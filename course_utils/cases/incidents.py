@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from course_utils import fixed_trials, threat
 from course_utils.attacks import crafting
 from course_utils.cases import from_scratch, transfer
 from course_utils.data import Data, load
@@ -29,20 +30,18 @@ from course_utils.defenses.forensics import (
     tracin,
     with_checkpoints,
 )
-from course_utils.fixed_trials import fixed_target
 from course_utils.models import Classifier, predict
 from course_utils.settings import MLP, Setting
-from course_utils.threat import Backdoor, Poison, Targeted
 from course_utils.trials import Case, Rows, Victim
 
 
 def draw_incident(model: Classifier, case: Case) -> Incident | None:
     """An incident that this attack has an interest in; None if the model gives none."""
     goal, x, y, before = case.goal, case.test.x, case.test.y, None
-    if isinstance(goal, Targeted):
+    if isinstance(goal, threat.Targeted):
         x, y = goal.image[None], torch.tensor([goal.true_class], device=x.device)
         chosen = predict(model, x) == goal.adversarial_class
-    elif isinstance(goal, Backdoor):
+    elif isinstance(goal, threat.Backdoor):
         meant = y != goal.target_class if goal.source_class is None else y == goal.source_class
         right = predict(model, x) == y
         before, x = x, goal.trigger(x)
@@ -60,16 +59,16 @@ def draw_incident(model: Classifier, case: Case) -> Incident | None:
 def transfer_on_target(seed: int, setting: Setting = MLP) -> transfer.Transfer:
     """A draw of transfer learning with the target of a fixed trial."""
     draw = transfer.draw_transfer(seed, setting=setting)
-    return draw._replace(goal=fixed_target(seed, load("fashion_mnist")[1]))
+    return draw._replace(goal=fixed_trials.fixed_target(seed, load("fashion_mnist")[1]))
 
 
 def matching_on_target(seed: int, setting: Setting = MLP) -> Case:
     """Gradient matching, 150 poisons at 32/255, against the target of a fixed trial."""
     scene = from_scratch.draw_scene(seed, setting=setting)
-    goal = fixed_target(seed, load("fashion_mnist")[1])
+    goal = fixed_trials.fixed_target(seed, load("fashion_mnist")[1])
     base = from_scratch.best_bases(scene, goal)
 
-    def craft(victim: Victim) -> Poison | None:
+    def craft(victim: Victim) -> threat.Poison | None:
         if crafting.granted(scene.surrogates, goal):
             return None
         return from_scratch.craft(scene, goal, base)
@@ -216,7 +215,7 @@ def forensic_rows(case: Case) -> Rows:
     ranked = rankings(model, checkpoints, data, incident, bad, case.seed)
     rows = [before | signal(ranked[COSINE], checkpoints, case, incident)]
     masks = {name: kept_after(scores, data, label, n) for name, scores in ranked.items()}
-    if isinstance(case.goal, Targeted):
+    if isinstance(case.goal, threat.Targeted):
         masks |= parts(masks[TRACIN], data, bad, label, case.seed)
     for name, kept in masks.items():
         row = {"ranking": name, "n": int((~kept).sum())}

@@ -10,11 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_utils import guards
+from course_utils import guards, training
 from course_utils.data import Data
 from course_utils.defenses import gradient_shaping, per_example
 from course_utils.models import Classifier, predict
-from course_utils.training import Recipe, batches_in, make_optimizer
 
 
 class Checkpoint(NamedTuple):
@@ -24,11 +23,11 @@ class Checkpoint(NamedTuple):
     lr: float
 
 
-def learning_rates(recipe: Recipe, n: int) -> list[float]:
+def learning_rates(recipe: training.Recipe, n: int) -> list[float]:
     """The learning rate after each epoch of this recipe, on n images."""
     weight = torch.zeros(1, requires_grad=True)
-    batches, rates = batches_in(n, recipe.batch_size), []
-    optimizer, schedule = make_optimizer([weight], recipe, batches)
+    batches, rates = training.batches_in(n, recipe.batch_size), []
+    optimizer, schedule = training.make_optimizer([weight], recipe, batches)
     for _ in range(recipe.epochs):
         for _ in range(batches):
             weight.grad = torch.zeros(1)
@@ -44,7 +43,7 @@ Look = Callable[[Classifier, int], None]
 
 
 def with_checkpoints(
-    fit: Callable[[Look], Classifier], recipe: Recipe, n: int
+    fit: Callable[[Look], Classifier], recipe: training.Recipe, n: int
 ) -> tuple[Classifier, list[Checkpoint]]:
     """Train by `fit(after_epoch)`, and keep a copy of the model at eight moments.
 

@@ -3,6 +3,7 @@
 Generated from notebooks/18_forensics.ipynb: edit it there, then run make notebooks.
 """
 
+from course_utils import fixed_trials
 from course_utils.cases import backdoors, hidden_triggers, label_flips, transfer
 from course_utils.cases.incidents import (
     forensic_rows,
@@ -10,7 +11,6 @@ from course_utils.cases.incidents import (
     ridge_rows,
     transfer_on_target,
 )
-from course_utils.fixed_trials import seeds
 from course_utils.settings import CONVNET, MLP, Setting
 from course_utils.stored import Study
 from course_utils.trials import Rows
@@ -53,9 +53,9 @@ def convnet_trial(seed: int, setting: Setting = CONVNET) -> Rows:
     return matching_trial(seed, setting) + labelled(forensic_rows(badnets), "BadNets")
 
 
-MATCHING = Study("forensics_matching", "18", matching_trial, seeds("reporting"))
+MATCHING = Study("forensics_matching", "18", matching_trial, fixed_trials.seeds("reporting"))
 CONVOLUTIONAL = Study(
-    "forensics_convnet", "18", convnet_trial, seeds("reporting", pairs=1), CONVNET
+    "forensics_convnet", "18", convnet_trial, fixed_trials.seeds("reporting", pairs=1), CONVNET
 )
 
 
@@ -73,4 +73,4 @@ def spread_trial(seed: int, setting: Setting = MLP) -> Rows:
     return rows
 
 
-SPREAD = Study("forensics_spread", "18", spread_trial, seeds("reporting"))
+SPREAD = Study("forensics_spread", "18", spread_trial, fixed_trials.seeds("reporting"))
