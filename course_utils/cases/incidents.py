@@ -5,6 +5,7 @@ Generated from notebooks/18_forensics.ipynb: edit it there, then run make notebo
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 import torch
@@ -196,6 +197,12 @@ def found_by(scores: Tensor, data: Data, bad: Tensor, label: int, n: int) -> dic
     return {"auc": auc, "recall": recall_in_first(scores, data.y, label, bad, n)}
 
 
+def watched(case: Case, data: Data) -> tuple[Classifier, list[Checkpoint]]:
+    """The plain victim of a case, trained on this data, with its checkpoints."""
+    fit = partial(case.train, case.plain, data)
+    return with_checkpoints(fit, case.recipe, len(data))
+
+
 def forensic_rows(case: Case) -> Rows:
     """One incident of this case: rankings judged, their first n images dropped, a new training.
 
@@ -203,9 +210,7 @@ def forensic_rows(case: Case) -> Rows:
     incident, or none of its poisons has that label, only the poisoned model has a row.
     """
     data, bad = case.oblivious.apply(case.data), case.oblivious.mask(case.data)
-    model, checkpoints = with_checkpoints(
-        lambda look: case.train(case.plain, data, look), case.recipe, len(data)
-    )
+    model, checkpoints = watched(case, data)
     incident = draw_incident(model, case)
     before = {"ranking": BEFORE, "n": 0, **state_of(model, case, incident)}
     if incident is None or not (suspects := bad & (data.y == incident.predicted)).any():
