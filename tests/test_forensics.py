@@ -45,9 +45,9 @@ def test_a_targeted_incident_has_its_drop_in_two_parts():
     rows = {row["ranking"]: row for row in incidents.forensic_rows(hit)}
     assert rows[incidents.BEFORE]["given back"] == 0
     assert rows[incidents.POISONS]["given back"] == 1
-    assert rows[incidents.TRACIN]["recall"] == 1, "copies of an image have its gradient"
-    assert rows[incidents.INNOCENTS]["n"] == 0
-    assert rows[incidents.GUILTY]["n"] == rows[incidents.LUCK]["n"] == 12
+    assert rows[incidents.COSINE]["recall"] == 1, "copies of an image have its gradient"
+    assert rows[incidents.GUILTY]["n"] == rows[incidents.LUCK]["n"] > 0
+    assert rows[incidents.INNOCENTS]["n"] + rows[incidents.GUILTY]["n"] == 12
     assert incidents.CONTRAST not in rows, "there is no picture before"
 
 
