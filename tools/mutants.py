@@ -69,6 +69,7 @@ TESTS = {
 SLOW = (
     "tests/test_adversarial_poisoning.py::test_it_protects_where_noise_of_its_size_does_not",
     "tests/test_filters.py::test_the_looks_of_a_case_are_honest",
+    "tests/test_forensics.py::test_dropping_exactly_the_poisons_has_recall_one",
     "tests/test_gradient_matching.py::test_the_attack_beats_its_control",
     "tests/test_gradient_shaping.py::test_a_shaped_victim_learns_in_every_scenario",
     "tests/test_trials.py::test_one_job_and_two_jobs_give_identical_frames",
