@@ -107,7 +107,7 @@ def with_list(model: Classifier, listed: Suspicion, case: Case, setting: Setting
     return {
         "retraining": lambda: case.train(case.plain, kept),
         "short retraining": lambda: case.train(short, kept),
-        "gradient ascent": lambda: negated_steps(model, found, 0.03, setting.scaled(30)),
+        "gradient ascent": lambda: negated_steps(model, found, 0.01, setting.scaled(100)),
         CLIMB: lambda: fine_tune(model, kept, 0.02, seed, steps, climb),
     }
 

@@ -98,7 +98,7 @@ def known_loss(model: Classifier, found: Data) -> Tensor:
     return (losses * known).sum() / known.sum().clamp(min=1)
 
 
-def negated_steps(model: Classifier, found: Data, lr: float, steps: int = 30) -> Classifier:
+def negated_steps(model: Classifier, found: Data, lr: float, steps: int = 100) -> Classifier:
     """Plain steps uphill on the found images, until the model gives none of them its label.
 
     Raises ValueError if nothing was found. Source: gradient ascent, as in arXiv 2406.17216.

@@ -33,7 +33,7 @@ def trigger_loss(
     return cross_entropy(logits, wanted) + weight * mask.sum()
 
 
-SEARCH, WORKS = 150, 0.99
+SEARCH, WORKS = 100, 0.99
 
 
 class Reconstruction(NamedTuple):
@@ -65,8 +65,8 @@ def trigger_of(found: Reconstruction) -> Trigger:
 def looked_at(
     model: Classifier, images: Tensor, label: int, mask: Tensor, pattern: Tensor
 ) -> Reconstruction:
-    """The trigger as it is now, and its rate on the first 200 of the images."""
-    given = predict(model, apply_trigger(images[:200], mask, pattern))
+    """The trigger as it is now, and its rate on the first 100 of the images."""
+    given = predict(model, apply_trigger(images[:100], mask, pattern))
     rate = (given == label).float().mean().item()
     return Reconstruction(label, mask.clone(), pattern.clone(), rate)
 
@@ -83,7 +83,7 @@ def reconstruct(
     generator = torch.Generator(images.device).manual_seed(seed)
     shapes = images.shape[2:], images.shape[1:]
     free = [torch.full(shape, -2.0, device=images.device) for shape in shapes]
-    adam, weight, found = torch.optim.Adam(free, lr=0.1, betas=(0.5, 0.9)), 0.01, []
+    adam, weight, found = torch.optim.Adam(free, lr=0.2, betas=(0.5, 0.9)), 0.01, []
     for step in range(1, steps + 1):
         rows = torch.randint(len(images), (32,), generator=generator, device=images.device)
         shown = [part.requires_grad_().sigmoid() for part in free]
