@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from course_utils import repair_guards
+from course_utils import fixed_trials, repair_guards, training
 from course_utils.attacks.gradient_matching import alignment_loss
 from course_utils.attacks.triggers import apply_trigger
 from course_utils.cases import from_scratch
@@ -26,10 +26,8 @@ from course_utils.defenses.trigger_reconstruction import (
     trigger_of,
     unlearn_trigger,
 )
-from course_utils.fixed_trials import fixed_target
 from course_utils.models import Classifier, predict
 from course_utils.settings import MLP, Setting
-from course_utils.training import Recipe, batches_in
 from course_utils.trials import Case, Rows, Victim
 
 
@@ -102,8 +100,8 @@ CLIMB = "ascent and descent"
 def with_list(model: Classifier, listed: Suspicion, case: Case, setting: Setting) -> Repairs:
     """Full retraining without the suspects, and the repairs that need their list."""
     seed, steps, (found, kept) = case.seed, setting.scaled(STEPS), listed
-    epochs = max(1, round(steps / batches_in(len(kept), 100)))
-    short, climb = Victim(PLAIN, Recipe(epochs, 100, 0.2)), forgetting(found, 0.5)
+    epochs = max(1, round(steps / training.batches_in(len(kept), 100)))
+    short, climb = Victim(PLAIN, training.Recipe(epochs, 100, 0.2)), forgetting(found, 0.5)
     return {
         "retraining": lambda: case.train(case.plain, kept),
         "short retraining": lambda: case.train(short, kept),
@@ -157,7 +155,10 @@ def look_for_triggers(
 
 def matching_on_target(seed: int, setting: Setting = MLP) -> Case:
     """Gradient matching, 150 poisons at 32/255, against the target of this fixed trial."""
-    scene, goal = from_scratch.draw_scene(seed, setting=setting), fixed_target(seed, load()[1])
+    scene, goal = (
+        from_scratch.draw_scene(seed, setting=setting),
+        fixed_trials.fixed_target(seed, load()[1]),
+    )
     base = from_scratch.best_bases(scene, goal)
     craft = from_scratch.attacker(
         scene,

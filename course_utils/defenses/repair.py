@@ -9,12 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from course_utils import repair_guards
+from course_utils import repair_guards, threat, training
 from course_utils.data import Data
 from course_utils.defense import PLAIN, Defense
 from course_utils.models import Classifier
-from course_utils.threat import accuracy
-from course_utils.training import Recipe, batches_in, train
 
 STEPS = 150
 
@@ -33,9 +31,9 @@ def fine_tune(
     """
     repair_guards.check_images(data)
     batch_size = min(100, len(data))
-    epochs = max(1, round(steps / batches_in(len(data), batch_size)))
-    recipe = Recipe(epochs, batch_size, lr)
-    return train(model, data, recipe, scenario="finetune", defense=defense, seed=seed)
+    epochs = max(1, round(steps / training.batches_in(len(data), batch_size)))
+    recipe = training.Recipe(epochs, batch_size, lr)
+    return training.train(model, data, recipe, scenario="finetune", defense=defense, seed=seed)
 
 
 def last_hidden(model: Classifier) -> nn.Linear:
@@ -74,9 +72,9 @@ def dormant_units(model: Classifier, clean: Data, tolerance: float) -> Tensor:
     """
     repair_guards.check_pruning(model, clean, tolerance)
     order = activations(model, clean.x).argsort()
-    least, stride, count = accuracy(model, clean) - tolerance, max(1, len(order) // 32), 0
+    least, stride, count = threat.accuracy(model, clean) - tolerance, max(1, len(order) // 32), 0
     while count + stride < len(order):
-        if accuracy(prune(model, order[: count + stride]), clean) < least:
+        if threat.accuracy(prune(model, order[: count + stride]), clean) < least:
             break
         count += stride
     return order[:count]

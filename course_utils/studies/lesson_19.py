@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from course_utils import fixed_trials, threat, training
 from course_utils.cases import backdoors
 from course_utils.cases.repairs import (
     CLIMB,
@@ -33,12 +34,9 @@ from course_utils.defenses.trigger_reconstruction import (
     trigger_of,
     unlearn_trigger,
 )
-from course_utils.fixed_trials import seeds
 from course_utils.models import Classifier
 from course_utils.settings import CONVNET, MLP, Setting
 from course_utils.stored import Study
-from course_utils.threat import Backdoor
-from course_utils.training import Recipe, train
 from course_utils.trials import Case, Rows
 
 
@@ -99,7 +97,7 @@ def trigger_rows(
     ordered = sorted(found, key=lambda one: (one.distance, -one.rate))
     other = ordered[len(ordered) // 2]
     triggers = {} if math.isinf(other.distance) else {"another class's trigger": trigger_of(other)}
-    if isinstance(case.goal, Backdoor):
+    if isinstance(case.goal, threat.Backdoor):
         triggers["the planted trigger"] = case.goal.trigger
     how = (KEPT_LR, case.seed, setting.scaled(STEPS))
     repairs = {
@@ -118,7 +116,7 @@ def with_missed(case: Case, kept: Data) -> Data:
 
 def later_rows(models: dict[str, Classifier], case: Case, kept: Data, setting: Setting) -> Rows:
     """Each model trains on for three epochs: on the kept images, or with a tenth of the poison."""
-    rows, recipe = [], Recipe(3, setting.recipe.batch_size, 0.05)
+    rows, recipe = [], training.Recipe(3, setting.recipe.batch_size, 0.05)
     for later, data in {"clean data": kept, "a tenth missed": with_missed(case, kept)}.items():
         for name, model in models.items():
 
@@ -126,7 +124,9 @@ def later_rows(models: dict[str, Classifier], case: Case, kept: Data, setting: S
                 row = {"repair": name, "images": "kept", **measured(now, case)}
                 rows.append({**row, "later": later, "epoch": epoch})
 
-            train(model, data, recipe, scenario="finetune", seed=case.seed, after_epoch=look)
+            training.train(
+                model, data, recipe, scenario="finetune", seed=case.seed, after_epoch=look
+            )
     return rows
 
 
@@ -200,6 +200,6 @@ def price_trial(seed: int, setting: Setting = MLP) -> Rows:
 
 BADNETS = Study("repair_badnets", "19", badnets_trial, range(52))
 CLEAN_LABEL = Study("repair_clean_label", "19", clean_label_trial, range(52))
-MATCHING = Study("repair_matching", "19", matching_trial, seeds("reporting"))
+MATCHING = Study("repair_matching", "19", matching_trial, fixed_trials.seeds("reporting"))
 CONVOLUTIONAL = Study("repair_convnet", "19", convnet_trial, range(26), CONVNET)
 PRICE = Study("repair_price", "19", price_trial, range(52))
