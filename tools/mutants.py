@@ -62,6 +62,7 @@ TESTS = {
     "defenses.noise_training": ("adversarial_training",),
     "defenses.per_example": ("gradient_anatomy", "gradient_shaping"),
     "defenses.pgd_training": ("adversarial_training", "backdoors"),
+    "defenses.repair": ("repair",),
     "defenses.sanitizers": ("slab_attack",),
     "defenses.trade_off": ("adversarial_training",),
 }
@@ -72,6 +73,9 @@ SLOW = (
     "tests/test_forensics.py::test_dropping_exactly_the_poisons_has_recall_one",
     "tests/test_gradient_matching.py::test_the_attack_beats_its_control",
     "tests/test_gradient_shaping.py::test_a_shaped_victim_learns_in_every_scenario",
+    "tests/test_repair.py::test_a_trial_has_one_row_for_each_repair_and_its_controls",
+    "tests/test_repair.py::test_the_convolutional_network_can_be_repaired",
+    "tests/test_repair.py::test_the_price_is_measured_on_a_victim_without_poison",
     "tests/test_trials.py::test_one_job_and_two_jobs_give_identical_frames",
 )
 
