@@ -11,13 +11,13 @@ import torch
 
 from course_utils import fixed_trials, threat, training
 from course_utils.cases import backdoors
+from course_utils.cases.incidents import matching_on_target
 from course_utils.cases.repairs import (
     CLIMB,
     KEPT_LR,
     TOLERANCE,
     Suspicion,
     look_for_triggers,
-    matching_on_target,
     measured,
     repaired,
     suspicion,
