@@ -26,6 +26,8 @@ def progress() -> Styler:
     """Say how far you are and what comes next; returns a table of all exercises to look at."""
     path = record.progress_file()
     print(*notices(path), sep="\n")
+    if not record.is_noting():
+        print("Checks here note nothing: this is no copy of yours, or its setup cell was not run.")
     shown = table(path).set_index(["lesson", "exercise"]).style
     left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
     return shown.format(escape="html").format_index(escape="html").set_table_styles(left)

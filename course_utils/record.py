@@ -48,11 +48,18 @@ def keep_progress() -> None:
 
 
 def progress_file() -> Path:
-    """The learner's file: in Google Drive, beside the notebook where one is, else in my_work/."""
-    drive = next(CONTENT.glob("*/MyDrive"), None) if "google.colab" in sys.modules else None
-    if drive:
-        return drive / "data_poisoning" / FILE
-    return Path(FILE).absolute() if os.path.isfile(FILE) else MY_WORK / FILE
+    """The learner's file: in my_work/ if the kernel runs inside the course, else where it runs.
+
+    On Colab it is in Google Drive if that is mounted, and else in my_work/ of the fetched course.
+    """
+    if "google.colab" in sys.modules:
+        drive = next(CONTENT.glob("*/MyDrive"), None)
+        return drive / "data_poisoning" / FILE if drive else MY_WORK / FILE
+    try:
+        here = Path.cwd()
+    except OSError:  # the folder is gone
+        return MY_WORK / FILE
+    return MY_WORK / FILE if here.is_relative_to(MY_WORK.parent) else here / FILE
 
 
 def starts_in_my_work() -> bool:
@@ -64,6 +71,11 @@ def starts_in_my_work() -> bool:
         return os.path.isfile(FILE) or Path.cwd().is_relative_to(MY_WORK.resolve())
     except OSError:  # the folder is gone
         return False
+
+
+def is_noting() -> bool:
+    """Whether the checks of this kernel note what they find."""
+    return _file is not None
 
 
 def named(path: Path) -> Path:

@@ -27,9 +27,9 @@ NOTE = """
 > *File > Save a copy in Drive* keeps what you write."""
 KEEP = """
 
-from course_utils.record import keep_progress
+import course_utils.record
 
-keep_progress()"""
+course_utils.record.keep_progress()"""
 STUB = """\
     raise NotImplementedError(
         "Write this function. To go on without it: "
