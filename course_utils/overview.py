@@ -24,9 +24,10 @@ COLUMNS = ["lesson", "exercise", "function", "state", "date", "note"]
 
 def progress() -> Styler:
     """Say how far you are and what comes next; returns a table of all exercises to look at."""
-    path = record.progress_file()
+    noting = record.noting_file()
+    path = noting or record.progress_file()
     print(*notices(path), sep="\n")
-    if not record.is_noting():
+    if not noting:
         print("Checks here note nothing: this is no copy of yours, or its setup cell was not run.")
     shown = table(path).set_index(["lesson", "exercise"]).style
     left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
@@ -70,11 +71,13 @@ def notices(path: Path, workshop: Path = WORKSHOP) -> list[str]:
     entries, damaged = read(path)
     frame, file = table(path, workshop), record.named(path)
     there = frame[frame.exercise.ne("no longer in the course")].reset_index(drop=True)
-    found = [
-        f"Line {number} of {file} is damaged. It stays there and does not count; all others do. "
-        "If an exercise of yours is missing below, run its check again."
-        for number in damaged
-    ]
+    found = []
+    if damaged:
+        found.append(
+            f"Damaged in {file}: {len(damaged)} of its lines, the first is line {damaged[0]}. They "
+            "stay there and do not count; all others do. If an exercise of yours is missing, run "
+            "its check again."
+        )
     found.append(f"{there.state.eq('done').sum()} of {len(there)} exercises done ({file}).")
     tried = [f"{entry['lesson']} {entry['function']}" for entry in entries]
     keys = list(there.lesson.str[:2] + " " + there.function)

@@ -73,9 +73,9 @@ def starts_in_my_work() -> bool:
         return False
 
 
-def is_noting() -> bool:
-    """Whether the checks of this kernel note what they find."""
-    return _file is not None
+def noting_file() -> Path | None:
+    """The file that the checks of this kernel write to; None if they note nothing."""
+    return _file
 
 
 def named(path: Path) -> Path:

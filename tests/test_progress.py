@@ -313,7 +313,8 @@ def test_on_colab_the_setup_says_how_work_is_kept(on_colab, mine, capsys):
 
 def test_on_colab_progress_moves_to_drive_once_it_is_mounted(on_colab, mine, capsys):
     on_colab.mkdir(parents=True)
-    capsys.readouterr()
+    progress()  # before the setup cell is run again, as after it
+    assert "1 of" in capsys.readouterr().out
     record.keep_progress()
     kept = on_colab / "data_poisoning" / record.FILE
     said = capsys.readouterr().out
@@ -432,7 +433,8 @@ def test_a_damaged_line_is_named_and_the_others_count(line, mine):
     text = "\n".join([*lines, ""]).encode(errors="surrogateescape")
     mine.write_bytes(text)
     told, done, _ = overview.notices(mine)
-    assert told.startswith(f"Line 2 of {Path('my_work', record.FILE)} is damaged")
+    assert told.startswith(f"Damaged in {Path('my_work', record.FILE)}: 1 of its lines")
+    assert "the first is line 2" in told
     assert "run its check again" in told and "2 of" in done
     assert mine.read_bytes() == text
 
