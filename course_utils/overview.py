@@ -62,7 +62,7 @@ def outcome(tries: list[dict], saved: set[str]) -> tuple[str, str, str]:
         return "failed last time", last["at"][:10], last["message"]
     note = "" if last["passed"] else f"A later try failed: {last['message']}"
     if last["passed"] and saved and not saved & {entry["source"] for entry in passes}:
-        note = "The saved notebook holds another version: save it, or run its check again."
+        note = "No saved notebook holds what passed: save yours, or run its check again."
     return "done", passes[-1]["at"][:10], note
 
 
@@ -110,9 +110,9 @@ def exercises(workshop: Path = WORKSHOP) -> list[tuple[str, str, str]]:
 
 
 def saved_functions(folder: Path) -> dict[str, set[str]]:
-    """The hashes of the functions in the notebooks of a folder, by name."""
+    """The hashes of the functions in the notebooks of a folder and of folders in it, by name."""
     found = defaultdict(set)
-    for path in folder.glob("*.ipynb"):
+    for path in [*folder.glob("*.ipynb"), *folder.glob("[!.]*/*.ipynb")]:
         try:
             sources = [source for kind, source, _ in cells(path) if kind == "code"]
         except ValueError:

@@ -393,12 +393,14 @@ def test_a_function_that_changed_since_it_passed_is_told(mine):
     written(mine, entry("copy") | {"source": record.source_hash(fn)})
     assert row(mine, "copy").note == ""
     tries = overview.read(mine)[0]
-    for text, told in ((COPY + "  # unchanged", ""), (COPY + " + 1", "another version")):
+    for text, told in ((COPY + "  # unchanged", ""), (COPY + " + 1", "No saved notebook")):
         save(mine.parent / "any_name.ipynb", text)
         saved = overview.saved_functions(mine.parent)["copy"]
         assert told in overview.outcome(tries, saved)[2]
         assert bool(told) == bool(overview.outcome(tries, saved)[2])
-    save(mine.parent / "the_old_one.ipynb", COPY)  # a second copy, newer or older, hides nothing
+    save(mine.parent / ".ipynb_checkpoints" / "any_name-checkpoint.ipynb", COPY)
+    assert overview.outcome(tries, overview.saved_functions(mine.parent)["copy"])[2]
+    save(mine.parent / "week_1" / "another_copy.ipynb", COPY)
     assert overview.outcome(tries, overview.saved_functions(mine.parent)["copy"])[2] == ""
     (mine.parent / "broken.ipynb").write_text("{", encoding="utf-8")
     assert overview.saved_functions(mine.parent)["copy"]
