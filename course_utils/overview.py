@@ -72,6 +72,11 @@ def notices(path: Path, workshop: Path = WORKSHOP) -> list[str]:
     frame, file = table(path, workshop), record.named(path)
     there = frame[frame.exercise.ne("no longer in the course")].reset_index(drop=True)
     found = []
+    if not path.exists():
+        found.append(
+            f"Nothing is noted in {file} yet: the checks in your copies do that. If you have moved "
+            "your folder, ask in a notebook there: course_utils.progress()."
+        )
     if damaged:
         found.append(
             f"Damaged in {file}: {len(damaged)} of its lines, the first is line {damaged[0]}. They "

@@ -175,6 +175,10 @@ def test_the_hash_sees_code_and_not_layout(mine):
     hashes = [record.source_hash(typed(text, "f")) for text in (plain, same)]
     assert hashes[0] == hashes[1]
     assert record.source_hash(typed("def f(x):\n    return x + 2", "f")) != hashes[0]
+    decorated = f"import functools\n\n\n@functools.cache\n{plain}"
+    save(mine.parent / "decorated.ipynb", decorated)
+    saved = overview.saved_functions(mine.parent)["f"]
+    assert saved == {record.source_hash(typed(decorated, "f"))} != {hashes[0]}
     without_source, other = {}, {}
     exec("def f(x): return x + 1", without_source)
     exec("def f(x): return x - 1", other)
@@ -384,7 +388,7 @@ def test_an_exercise_that_is_gone_is_shown(mine):
     for function, state in (("old_one", "done"), ("older", "failed last time")):
         found = row(mine, function)
         assert (found.state, found.exercise) == (state, "no longer in the course")
-    assert f"0 of {len(EXERCISES)} exercises done" in overview.notices(mine)[0]
+    assert f"0 of {len(EXERCISES)} exercises done" in overview.notices(mine)[-2]
 
 
 def test_a_function_that_changed_since_it_passed_is_told(mine):
@@ -404,6 +408,12 @@ def test_a_function_that_changed_since_it_passed_is_told(mine):
     assert overview.outcome(tries, overview.saved_functions(mine.parent)["copy"])[2] == ""
     (mine.parent / "broken.ipynb").write_text("{", encoding="utf-8")
     assert overview.saved_functions(mine.parent)["copy"]
+
+
+def test_a_file_that_is_not_there_yet_is_told(mine):
+    assert overview.notices(mine)[0].startswith(f"Nothing is noted in {record.named(mine)} yet")
+    written(mine)
+    assert overview.notices(mine)[0].startswith("0 of")
 
 
 def next_one(mine: Path, *entries: dict) -> str:
