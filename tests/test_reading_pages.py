@@ -42,6 +42,7 @@ STEPS = {
     15: "adaptive attacks",
     16: "the grand comparison",
     17: "certificates",
+    18: "forensics",
     20: "beyond images",
 }
 
