@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 ONE_LESSON := $(if $(LESSON),--lesson $(LESSON))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks results verify mutants benchmark bench site browser
+.PHONY: help lab progress test lint notebooks results verify mutants benchmark bench site browser
 
 # Scripts and the course's own package know where they were installed: the stamp says where that was.
 MOVED := $(shell test -s "$(INSTALLED)" && test "$$(cat "$(INSTALLED)")" != "$(CURDIR)" && echo moved)
@@ -52,6 +52,9 @@ help: ## List the commands
 lab: $(INSTALLED) ## Open your copies of the lessons, in my_work/, in JupyterLab
 	$(BIN)/python -m tools.my_work
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(LAB_ARGS) my_work/00_start_here.ipynb
+
+progress: $(INSTALLED) ## Which exercises you have done, and what comes next
+	$(BIN)/python -m tools.progress
 
 test: lint ## Run every check: style, unit tests, all lessons from end to end
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks --ignore=tests/performance \

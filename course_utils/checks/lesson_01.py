@@ -8,8 +8,10 @@ from scipy import stats
 
 from course_utils.checks import CheckFailed, attempt, passed, require
 from course_utils.checks.answers import as_array, as_number, compare, instead
+from course_utils.record import recorded
 
 
+@recorded
 def check_attack_cost(cost: Callable) -> None:
     """Compares with trying every budget in turn. Raises CheckFailed."""
     cases = [
@@ -74,6 +76,7 @@ def cost_slips(success: dict[int, bool]) -> dict[str, object]:
     }
 
 
+@recorded
 def check_wilson_interval(interval: Callable) -> None:
     """Compares with scipy's Wilson interval. Raises CheckFailed."""
     rows = []
@@ -137,6 +140,7 @@ def interval_slips(successes: int, trials: int, z: float) -> dict[str, np.ndarra
     }
 
 
+@recorded
 def check_mcnemar_p_value(p_value: Callable) -> None:
     """Compares with adding up the coin flips one by one. Raises CheckFailed."""
     rows = []
