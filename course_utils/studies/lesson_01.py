@@ -5,23 +5,26 @@ Generated from notebooks/01_measuring_poisoning.ipynb: edit it there, then run m
 
 import torch
 
-from course_utils import trials
+from course_utils import fixed_trials, trials
 from course_utils.attacks.first_backdoor import plant_backdoor, stamp
 from course_utils.attacks.neighbour_flips import draw_target, flip_neighbours, flip_random
+from course_utils.cases.controls import learns_less
 from course_utils.data import balanced, load
 from course_utils.defenses.small_loss import small_loss
-from course_utils.models import build
+from course_utils.models import build, predict
 from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
-from course_utils.threat import Backdoor, Poison, ThreatModel
+from course_utils.threat import Backdoor, Poison, Targeted, ThreatModel
+from course_utils.training import train
 
 
-def flips_case(seed: int, setting: Setting = MLP) -> trials.Case:
-    """Neighbour flips of ten labels among 3,000."""
+def flips_case(seed: int, setting: Setting = MLP, goal: Targeted | None = None) -> trials.Case:
+    """Neighbour flips of ten labels among 3,000; the goal is drawn unless one is given."""
     train_all, test_all = load("fashion_mnist")
-    data, goal = draw_target(train_all, test_all, seed, setting)
-    model, test = build(setting.network, data.shape, len(data.classes)), balanced(test_all, 1000, 0)
-    threat = ThreatModel(budget=setting.scaled(10))
+    if goal is None:
+        goal = draw_target(train_all, test_all, seed, setting)[1]
+    data, test = balanced(train_all, setting.scaled(3000), seed), balanced(test_all, 1000, 0)
+    model, threat = build(setting.network, data.shape, 10), ThreatModel(setting.scaled(10))
 
     def craft(victim: trials.Victim) -> Poison:
         return flip_neighbours(data, goal, threat)
@@ -63,9 +66,36 @@ def backdoor_trial(seed: int, setting: Setting = MLP) -> trials.Rows:
     model = build(setting.network, data.shape, len(data.classes))
     case = trials.Case(data, goal, test, model, setting.recipe, seed, craft)
     rows = trials.compare(case, case.with_controls)
-    return trials.columns(
-        rows, "accuracy", "asr", "seconds", condition="attacker", defense="victim"
-    )
+    names = dict(condition="attacker", defense="victim")
+    return trials.columns(rows, "accuracy", "asr", "seconds", **names)
 
 
 BACKDOOR = Study("first_backdoor", "01", backdoor_trial, range(60))
+
+
+def another_goal(case: trials.Case) -> Targeted:
+    """A target of the same two classes, one of those that a single surrogate gets right."""
+    _, test_all = load("fashion_mnist")
+    surrogate = train(case.model, case.data, case.recipe, seed=10_000 + case.seed)
+    first, second = case.goal.true_class, case.goal.adversarial_class
+    known = (test_all.y == first) & (predict(surrogate, test_all.x) == first)
+    rows = known.nonzero()[:, 0]
+    generator = torch.Generator().manual_seed(case.seed)
+    row = rows[torch.randint(len(rows), (1,), generator=generator)].item()
+    return Targeted(test_all.x[row], first, second)
+
+
+def fixed_trial(seed: int, setting: Setting = MLP) -> trials.Rows:
+    """Neighbour flips on a fixed target: a filter, victims that learn less, another target."""
+    case = flips_case(seed, setting, fixed_trials.fixed_target(seed, load("fashion_mnist")[1]))
+    victims = {"plain": case.plain} | learns_less(setting)
+    victims["drop 20%"] = trials.Victim(small_loss(0.2), case.recipe)
+    attackers = {"clean": None, "neighbour flips": case.oblivious}
+    rows = trials.compare(case, attackers, victims)
+    other = flips_case(seed, setting, another_goal(case))
+    rows += trials.compare(other, {"another target": other.oblivious})
+    names = dict(attacker="attacker", victim="victim")
+    return trials.columns(rows, "accuracy", "success", "seconds", **names)
+
+
+FIXED = Study("neighbour_flips_fixed", "01", fixed_trial, fixed_trials.seeds("reporting"))
