@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 ONE_LESSON := $(if $(LESSON),--lesson $(LESSON))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks results verify mutants benchmark bench site browser
+.PHONY: help lab test lint notebooks results verify claims mutants benchmark bench site browser
 
 # Scripts and the course's own package know where they were installed: the stamp says where that was.
 MOVED := $(shell test -s "$(INSTALLED)" && test "$$(cat "$(INSTALLED)")" != "$(CURDIR)" && echo moved)
@@ -70,6 +70,9 @@ results: $(INSTALLED) ## Run the stored studies again (hours; LESSON=05 for one)
 
 verify: $(INSTALLED) ## Does changed code still give the stored rows? Old beside new, in minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.verify $(ONE_LESSON) $(if $(ALL),--all) $(if $(JOBS),--jobs $(JOBS))
+
+claims: $(INSTALLED) ## Recompute data/claims.csv, and say which sentences the stored rows no longer bear
+	$(BIN)/python -m tools.claims --write
 
 mutants: $(INSTALLED) ## Do the tests see mistakes in the taught code? (MODULE=attacks.pgd for one)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.mutants $(if $(MODULE),--module $(MODULE))
