@@ -52,10 +52,17 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
 def t_interval(values: Sequence[float]) -> Interval:
     """Mean over trials, with the interval of Student's t (Student 1908; chosen in lesson 01).
 
-    The ends may lie a little outside of what a share can be, where trials differ much. Raises
-    ValueError for a single trial.
+    Where all values are shares, between 0 and 1, its ends are cut there. Raises ValueError for a
+    single trial.
     """
     numbers = _numbers(values)
+    interval = _student(numbers)
+    if numbers.min() < 0 or numbers.max() > 1:
+        return interval
+    return Interval(interval.estimate, max(0.0, interval.low), min(1.0, interval.high))
+
+
+def _student(numbers: np.ndarray) -> Interval:
     if len(numbers) < 2:
         raise ValueError("One trial says nothing about the spread: run at least 2, better 26.")
     mean = float(numbers.mean())

@@ -160,9 +160,16 @@ def test_the_t_interval_covers_a_skewed_rate_better_than_the_percentile_bootstra
 
 @given(rates)
 def test_the_t_interval_lies_evenly_around_the_mean(values):
-    interval = t_interval(values)
+    interval = t_interval([value - 2 for value in values])
     assert interval.high - interval.estimate == pytest.approx(interval.estimate - interval.low)
-    assert interval.estimate == pytest.approx(np.mean(values))
+    assert interval.estimate == pytest.approx(np.mean(values) - 2)
+
+
+@given(rates)
+def test_the_t_interval_of_shares_is_the_same_but_cut_at_0_and_1(values):
+    moved, interval = t_interval([value - 2 for value in values]), t_interval(values)
+    expected = (max(0, moved.low + 2), min(1, moved.high + 2))
+    assert (interval.low, interval.high) == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_t_interval_needs_two_trials():
