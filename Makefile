@@ -75,6 +75,9 @@ results: $(INSTALLED) ## Run the stored studies again (hours; LESSON=05 for one)
 verify: $(INSTALLED) ## Does changed code still give the stored rows? Old beside new, in minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.verify $(ONE_LESSON) $(if $(ALL),--all) $(if $(JOBS),--jobs $(JOBS))
 
+claims: $(INSTALLED) ## Recompute data/claims.csv, and say which sentences the stored rows no longer bear
+	$(BIN)/python -m tools.claims --write
+
 mutants: $(INSTALLED) ## Do the tests see mistakes in the taught code? (MODULE=attacks.pgd for one)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.mutants $(if $(MODULE),--module $(MODULE))
 
