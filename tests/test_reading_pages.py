@@ -43,6 +43,7 @@ STEPS = {
     16: "the grand comparison",
     17: "certificates",
     18: "forensics",
+    19: "repair",
     20: "beyond images",
 }
 
