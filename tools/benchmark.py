@@ -10,7 +10,7 @@ import time
 
 from course_utils.data import DataError
 from course_utils.stored import Benchmark, StudyError, run_study
-from tools.results import job_count
+from tools.results import job_count, warn_of_no_commit
 
 PAPER = "course_utils.paper_scale"
 PLACES = {
@@ -42,6 +42,7 @@ def main() -> None:
         chosen = benchmark(options.scale)
         attacks = ", ".join(chosen.trials)
         print(f"{chosen.name}: {len(chosen.seeds)} trials each of {attacks} ...", flush=True)
+        warn_of_no_commit()
         rows = len(run_study(chosen, jobs=options.jobs or (1 if chosen.anywhere else -1)))
     except (StudyError, DataError) as error:
         sys.exit(str(error))
