@@ -274,14 +274,13 @@ def at_scale(run: bool = False, folder: Path = RESULTS) -> pd.DataFrame | None:
     print(
         "With run=True, on a GPU, this trains four ResNet-9 on 10,000 images of CIFAR-10: the "
         "attacker's surrogate, a victim of clean data, and two victims of 100 poisons at 16/255, "
-        "a plain one and one with cheap poisoning training. "
+        "a plain one and one with cheap poisoning training."
     )
     rows = stored_rows(folder)
     if rows.empty:
         print("No trial at the papers' size is stored yet.")
         return None
     number = rows["trial"].nunique()
-    print(f"Stored at the papers' size: {number} of {ENOUGH} trials.", end=" ")
-    if number < ENOUGH:
-        print(f"Fewer than {ENOUGH} are shown, and claim nothing.")
+    caution = f" Fewer than {ENOUGH} are shown, and claim nothing." if number < ENOUGH else ""
+    print(f"Stored at the papers' size: {number} of {ENOUGH} trials.{caution}")
     return table(rows)
