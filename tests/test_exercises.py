@@ -169,6 +169,11 @@ def gives_nan(inputs: tuple, answer):
         return answer._make(spoilt) if hasattr(answer, "_make") else type(answer)(spoilt)
     if isinstance(answer, dict):
         return {name: gives_nan(inputs, part) for name, part in answer.items()}
+    if isinstance(answer, nn.Module):
+        spoilt = copy.deepcopy(answer)
+        for weight in spoilt.parameters():
+            nn.init.constant_(weight, torch.nan)
+        return spoilt
     return answer * torch.nan if isinstance(answer, Tensor) else np.multiply(answer, np.nan)
 
 

@@ -42,6 +42,8 @@ STEPS = {
     15: "adaptive attacks",
     16: "the grand comparison",
     17: "certificates",
+    18: "forensics",
+    19: "repair",
     20: "beyond images",
 }
 

@@ -62,6 +62,7 @@ TESTS = {
     "defenses.noise_training": ("adversarial_training",),
     "defenses.per_example": ("gradient_anatomy", "gradient_shaping"),
     "defenses.pgd_training": ("adversarial_training", "backdoors"),
+    "defenses.repair": ("repair",),
     "defenses.sanitizers": ("slab_attack",),
     "defenses.trade_off": ("adversarial_training",),
 }
@@ -69,8 +70,12 @@ TESTS = {
 SLOW = (
     "tests/test_adversarial_poisoning.py::test_it_protects_where_noise_of_its_size_does_not",
     "tests/test_filters.py::test_the_looks_of_a_case_are_honest",
+    "tests/test_forensics.py::test_dropping_exactly_the_poisons_has_recall_one",
     "tests/test_gradient_matching.py::test_the_attack_beats_its_control",
     "tests/test_gradient_shaping.py::test_a_shaped_victim_learns_in_every_scenario",
+    "tests/test_repair.py::test_a_trial_has_one_row_for_each_repair_and_its_controls",
+    "tests/test_repair.py::test_the_convolutional_network_can_be_repaired",
+    "tests/test_repair.py::test_the_price_is_measured_on_a_victim_without_poison",
     "tests/test_trials.py::test_one_job_and_two_jobs_give_identical_frames",
 )
 
