@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from course_utils import fixed_trials, threat
-from course_utils.attacks import crafting
 from course_utils.cases import from_scratch, transfer
 from course_utils.data import Data, load
 from course_utils.defenses.forensics import (
@@ -33,7 +32,7 @@ from course_utils.defenses.forensics import (
 )
 from course_utils.models import Classifier, predict
 from course_utils.settings import MLP, Setting
-from course_utils.trials import Case, Rows, Victim
+from course_utils.trials import Case, Rows
 
 
 def draw_incident(model: Classifier, case: Case) -> Incident | None:
@@ -66,16 +65,8 @@ def transfer_on_target(seed: int, setting: Setting = MLP) -> transfer.Transfer:
 def matching_on_target(seed: int, setting: Setting = MLP) -> Case:
     """Gradient matching, 150 poisons at 32/255, against the target of a fixed trial."""
     scene = from_scratch.draw_scene(seed, setting=setting)
-    goal = fixed_trials.fixed_target(seed, load("fashion_mnist")[1])
-    base = from_scratch.best_bases(scene, goal)
-
-    def craft(victim: Victim) -> threat.Poison | None:
-        if crafting.granted(scene.surrogates, goal):
-            return None
-        return from_scratch.craft(scene, goal, base)
-
-    given = (scene.data, goal, scene.test, scene.model, setting.recipe, seed)
-    return Case(*given, craft)
+    goal = fixed_trials.fixed_target(seed, scene.test)
+    return from_scratch.matching(seed, setting, goal=goal, scene=scene)
 
 
 STRENGTH = 10.0

@@ -10,10 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from course_utils import fixed_trials, repair_guards, training
-from course_utils.attacks.gradient_matching import alignment_loss
+from course_utils import guards, training
 from course_utils.attacks.triggers import apply_trigger
-from course_utils.cases import from_scratch
 from course_utils.data import Data, balanced, load
 from course_utils.defense import PLAIN
 from course_utils.defenses.certificates import fingerprint
@@ -27,7 +25,7 @@ from course_utils.defenses.trigger_reconstruction import (
     unlearn_trigger,
 )
 from course_utils.models import Classifier, predict
-from course_utils.settings import MLP, Setting
+from course_utils.settings import Setting
 from course_utils.trials import Case, Rows, Victim
 
 
@@ -44,7 +42,7 @@ def suspicion(case: Case, recall: float = 1.0) -> Suspicion:
     For each poison that it misses it accuses an innocent image with the same label, if there is
     one. Raises ValueError for a recall outside [0, 1].
     """
-    repair_guards.check_share("The recall", recall)
+    guards.check_fraction("The recall", recall)
     seen, bad = case.oblivious.apply(case.data), case.oblivious.mask(case.data)
     generator = torch.Generator().manual_seed(case.seed)
     poisons, alike = (
@@ -151,22 +149,3 @@ def look_for_triggers(
     facts = {"label": first.label, "hit": float(first.label == wanted), "index": index}
     facts |= {"distance": first.distance, "works": rates[0], "elsewhere": rates[1]}
     return {**measured(model, case), "seconds": seconds, **facts}, found
-
-
-def matching_on_target(seed: int, setting: Setting = MLP) -> Case:
-    """Gradient matching, 150 poisons at 32/255, against the target of this fixed trial."""
-    scene, goal = (
-        from_scratch.draw_scene(seed, setting=setting),
-        fixed_trials.fixed_target(seed, load()[1]),
-    )
-    base = from_scratch.best_bases(scene, goal)
-    craft = from_scratch.attacker(
-        scene,
-        goal,
-        base,
-        from_scratch.EPSILON,
-        from_scratch.surrogates,
-        lambda victim, scene: alignment_loss,
-    )
-    given = (scene.data, goal, scene.test, scene.model, setting.recipe, seed)
-    return Case(*given, craft)

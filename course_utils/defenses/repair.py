@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from course_utils import repair_guards, threat, training
+from course_utils import guards, threat, training
 from course_utils.data import Data
 from course_utils.defense import PLAIN, Defense
 from course_utils.models import Classifier
@@ -29,7 +29,7 @@ def fine_tune(
 
     lr: the largest learning rate on the way. Raises ValueError without images.
     """
-    repair_guards.check_images(data)
+    guards.check_some_images(data)
     batch_size = min(100, len(data))
     epochs = max(1, round(steps / training.batches_in(len(data), batch_size)))
     recipe = training.Recipe(epochs, batch_size, lr)
@@ -41,7 +41,7 @@ def last_hidden(model: Classifier) -> nn.Linear:
 
     Raises ValueError for a model without such units.
     """
-    repair_guards.check_hidden(model)
+    guards.check_hidden(model)
     return model.features[-2]
 
 
@@ -70,7 +70,7 @@ def dormant_units(model: Classifier, clean: Data, tolerance: float) -> Tensor:
     Dormant: a small mean activation on the clean images, on which accuracy is measured too. Raises
     ValueError without images, without hidden units, and for a tolerance outside [0, 1].
     """
-    repair_guards.check_pruning(model, clean, tolerance)
+    guards.check_pruning(model, clean, tolerance)
     order = activations(model, clean.x).argsort()
     least, stride, count = threat.accuracy(model, clean) - tolerance, max(1, len(order) // 32), 0
     while count + stride < len(order):
@@ -101,7 +101,7 @@ def negated_steps(model: Classifier, found: Data, lr: float, steps: int = 100) -
 
     Raises ValueError if nothing was found. Source: gradient ascent, as in arXiv 2406.17216.
     """
-    repair_guards.check_images(found, "found image")
+    guards.check_some_images(found, "found image")
     changed = copy.deepcopy(model)
     weights = list(changed.parameters())
     for _ in range(steps):
@@ -118,7 +118,7 @@ def forgetting(found: Data, weight: float) -> Defense:
     weight: of the climb. Raises ValueError if nothing was found, or for a weight that is not
     positive. Source: after NegGrad+ (Kurmanji and others, arXiv 2302.09880).
     """
-    repair_guards.check_forgetting(found, weight)
+    guards.check_forgetting(found, weight)
 
     def gradients(
         model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator

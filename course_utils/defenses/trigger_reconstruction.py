@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from course_utils import repair_guards
+from course_utils import guards
 from course_utils.attacks.triggers import Trigger, apply_trigger
 from course_utils.data import Data
 from course_utils.defenses.repair import STEPS, fine_tune
@@ -57,7 +57,7 @@ def smallest(found: Sequence[Reconstruction]) -> Reconstruction:
 
 def trigger_of(found: Reconstruction) -> Trigger:
     """What puts a reconstructed trigger on images. Raises ValueError if it does not work."""
-    repair_guards.check_reconstructed(found.distance)
+    guards.check_reconstructed(found.distance)
     return partial(apply_trigger, mask=found.mask, pattern=found.pattern)
 
 
@@ -79,7 +79,7 @@ def reconstruct(
     Where none works on 99% of the images, it is the one that works most often, and its distance
     is infinite. Raises ValueError if no image has another class.
     """
-    images = repair_guards.images_of_others(clean, label)
+    images = guards.images_of_others(clean, label)
     generator = torch.Generator(images.device).manual_seed(seed)
     shapes = images.shape[2:], images.shape[1:]
     free = [torch.full(shape, -2.0, device=images.device) for shape in shapes]
@@ -104,7 +104,7 @@ def reconstruct_all(
 
     Source: Wang and others (2019), Neural Cleanse.
     """
-    repair_guards.check_images(clean)
+    guards.check_some_images(clean)
     bar = tqdm(range(len(clean.classes)), desc="classes", leave=False)
     return [reconstruct(model, clean, label, seed, steps) for label in bar]
 
@@ -127,6 +127,6 @@ def unlearn_trigger(
 
     Raises ValueError without images. Source: after Wang and others (2019), section VI.
     """
-    repair_guards.check_images(clean)
+    guards.check_some_images(clean)
     both = torch.cat([clean.x, trigger(clean.x)])
     return fine_tune(model, Data(both, clean.y.repeat(2), clean.classes), lr, seed, steps)

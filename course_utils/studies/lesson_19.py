@@ -11,13 +11,13 @@ import torch
 
 from course_utils import fixed_trials, threat, training
 from course_utils.cases import backdoors
+from course_utils.cases.incidents import matching_on_target
 from course_utils.cases.repairs import (
     CLIMB,
     KEPT_LR,
     TOLERANCE,
     Suspicion,
     look_for_triggers,
-    matching_on_target,
     measured,
     repaired,
     suspicion,
@@ -161,6 +161,12 @@ def badnets_trial(seed: int, setting: Setting = MLP) -> Rows:
     return attack_rows(backdoors.badnets_case(seed, setting), setting, (20, 50, 200), later=True)
 
 
+def clean_label_trial(seed: int, setting: Setting = MLP) -> Rows:
+    """The clean-label patch with 90 poisons, 3 in 10 of the class, with 200 trusted images."""
+    case = backdoors.clean_label_case(seed, setting, budget=90)
+    return attack_rows(case, setting, (200,), later=False)
+
+
 def matching_trial(seed: int, setting: Setting = MLP) -> Rows:
     """Gradient matching against the target of a fixed trial, and what comes back."""
     case = matching_on_target(seed, setting)
@@ -193,6 +199,7 @@ def price_trial(seed: int, setting: Setting = MLP) -> Rows:
 
 
 BADNETS = Study("repair_badnets", "19", badnets_trial, range(52))
+CLEAN_LABEL = Study("repair_clean_label", "19", clean_label_trial, range(26))
 MATCHING = Study("repair_matching", "19", matching_trial, fixed_trials.seeds("reporting"))
 CONVOLUTIONAL = Study("repair_convnet", "19", convnet_trial, range(26), CONVNET)
 PRICE = Study("repair_price", "19", price_trial, range(26))
