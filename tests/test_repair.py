@@ -215,8 +215,9 @@ def test_other_bad_input_is_refused(scene):
             trusted_images(case, n)
 
 
-def test_a_trial_has_one_row_for_each_repair_and_its_controls():
-    rows = lesson_19.badnets_trial(1000, TINY)
+@pytest.mark.parametrize("trial", [lesson_19.badnets_trial, lesson_19.clean_label_trial])
+def test_a_trial_has_one_row_for_each_repair_and_its_controls(trial):
+    rows = trial(1000, TINY)
     now = [(row["repair"], row["images"], row.get("lr")) for row in rows if row["later"] == "now"]
     assert len(set(now)) == len(now)
     wanted = {
@@ -233,7 +234,7 @@ def test_a_trial_has_one_row_for_each_repair_and_its_controls():
     }
     assert wanted <= {(repair, images) for repair, images, _ in now}
     later = {(row["repair"], row["later"], row["epoch"]) for row in rows if row["epoch"]}
-    assert len(later) == 4 * 2 * 3
+    assert len(later) == (4 * 2 * 3 if trial is lesson_19.badnets_trial else 0)
 
 
 def test_the_price_is_measured_on_a_victim_without_poison():
