@@ -65,6 +65,7 @@ TESTS = {
     "defenses.repair": ("repair",),
     "defenses.sanitizers": ("slab_attack",),
     "defenses.trade_off": ("adversarial_training",),
+    "defenses.trigger_reconstruction": ("repair",),
 }
 # Tests that train for many seconds to show what the others show without.
 SLOW = (

@@ -106,3 +106,29 @@ def test_unlearning_trains_on_each_image_with_and_without_the_trigger():
     expected = fine_tune(MODEL, both, 0.05, 4, 10)
     found = unlearn_trigger(MODEL, DATA, trigger, 0.05, 4, 10)
     assert torch.equal(flat(found.parameters()), flat(expected.parameters()))
+
+
+def test_the_seed_of_a_search_counts_and_nothing_else():
+    first, again, other = (reconstruct(MODEL, DATA, 1, seed, 5) for seed in (7, 7, 0))
+    assert torch.equal(first.mask, again.mask) and not torch.equal(first.mask, other.mask)
+
+
+def test_a_trigger_that_works_on_99_of_100_is_one_and_below_it_is_none():
+    weak = Reconstruction(0, MASK, PATTERN, 0.98)
+    assert weak._replace(rate=0.99).distance == pytest.approx(MASK.sum().item())
+    with pytest.raises(ValueError, match="nothing to unlearn"):
+        trigger_of(weak)
+    often, seldom = weak._replace(label=1, rate=0.5), weak._replace(label=2, rate=0.4)
+    assert smallest([seldom, often]).label == 1
+
+
+@pytest.mark.parametrize("work", [reconstruct_all, unlearn_trigger])
+def test_nothing_is_done_without_images(work):
+    given = (0,) if work is reconstruct_all else (lambda x: x, 0.1, 0)
+    with pytest.raises(ValueError, match="no clean image"):
+        work(MODEL, DATA[:0], *given)
+
+
+def test_a_trigger_that_works_is_made_smaller():
+    sizes = [reconstruct(opened_by_a_pixel(), dark_corner(), 1, 0, n).distance for n in (40, 200)]
+    assert sizes[1] < sizes[0] / 2
