@@ -199,7 +199,7 @@ def price_trial(seed: int, setting: Setting = MLP) -> Rows:
 
 
 BADNETS = Study("repair_badnets", "19", badnets_trial, range(52))
-CLEAN_LABEL = Study("repair_clean_label", "19", clean_label_trial, range(52))
+CLEAN_LABEL = Study("repair_clean_label", "19", clean_label_trial, range(26))
 MATCHING = Study("repair_matching", "19", matching_trial, fixed_trials.seeds("reporting"))
 CONVOLUTIONAL = Study("repair_convnet", "19", convnet_trial, range(26), CONVNET)
-PRICE = Study("repair_price", "19", price_trial, range(52))
+PRICE = Study("repair_price", "19", price_trial, range(26))
