@@ -5,8 +5,17 @@ Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run 
 
 from dataclasses import replace
 
-from course_utils import statistics, trials
-from course_utils.cases import backdoors, hidden_triggers, knowing, label_flips, transfer, unrolled
+from course_utils import fixed_trials, statistics, trials
+from course_utils.cases import (
+    backdoors,
+    from_scratch,
+    hidden_triggers,
+    knowing,
+    label_flips,
+    transfer,
+    unrolled,
+)
+from course_utils.cases.headline import all_victims, knowing_poisons
 from course_utils.cases.matrix import (
     AUGMENTATION,
     CUTMIX,
@@ -25,7 +34,7 @@ from course_utils.cases.matrix import (
     matrix_row,
 )
 from course_utils.settings import MLP, Setting
-from course_utils.stored import Benchmark
+from course_utils.stored import Benchmark, Study
 
 
 def flips_trial(seed: int, setting: Setting) -> trials.Rows:
@@ -93,3 +102,22 @@ TRIALS = {
     "hidden triggers": hidden_trial,
 }
 BENCHMARK = Benchmark("grand_comparison", TRIALS, range(100, 140))
+
+
+UNFILTERED = {"poisons removed": 0, "clean removed": 0}
+
+
+def fixed_trial(seed: int, setting: Setting) -> trials.Rows:
+    """Gradient matching on a fixed target: every victim, clean, and under both attackers."""
+    scene = from_scratch.draw_scene(seed, setting=setting)
+    goal = fixed_trials.fixed_target(seed, scene.test)
+    case = from_scratch.matching(seed, setting, goal=goal, scene=scene)
+    victims = all_victims(case, setting)
+    rows = trials.compare(case, {"noise": case.noise})
+    rows += trials.compare(case, {"clean": None, "oblivious": case.oblivious}, victims)
+    for name, poison in knowing_poisons(victims, scene, goal).items():
+        rows += trials.compare(case, {"knowing": poison}, {name: victims[name]})
+    return [UNFILTERED | row for row in rows]
+
+
+FIXED = Study("matching_fixed", "16", fixed_trial, fixed_trials.seeds("reporting"))
