@@ -482,7 +482,10 @@ def score(
     flagged[torch.tensor(list(report.flagged), dtype=torch.int64)] = True
     finding = finding_score(flagged, poison)
     repair = repair_of(truth, nothing, control, after)
-    evidence = max(finding, repair) if truth["families"] else min(finding, repair)
+    if truth["families"]:
+        evidence = max(finding, repair)
+    else:  # there is nothing to find, and only who says so has shown it
+        evidence = min(finding, repair) if report.verdict == "clean" else 0.0
     verdict = verdict_points(report, truth["families"])
     good = covered(report, case, truth, control, after)
     enough = evidence >= ENOUGH_EVIDENCE

@@ -43,7 +43,10 @@ TRUSTED_PER_CLASS = 20
 JUDGE_PER_CLASS = 100
 FEATURES_PER_CLASS = 300
 SEEDS = 20
-ORACLES, FEW, TRIES = 10, 4, 12
+ORACLES, FEW, TRIES = 6, 3, 12
+# Without weight decay, so that a victim learns wrong labels by heart.
+RECIPE = Recipe(epochs=20, batch_size=100, lr=0.1, weight_decay=0.0)
+SETTING = replace(MLP, recipe=RECIPE)
 GRAIN = EPSILON = 32 / 255  # poisons change no pixel more than the grain changes all images
 SHAPE, CLASSES = (1, 28, 28), len(course_data.FASHION_CLASSES)
 
@@ -106,7 +109,7 @@ class Draft:
     trusted: Data | None = None
     extractor: Classifier | None = None
     domains: tuple[np.ndarray, np.ndarray] | None = None
-    recipe: Recipe = MLP.recipe
+    recipe: Recipe = RECIPE
 
     @property
     def data(self) -> Data:
@@ -342,8 +345,8 @@ def targeted_flips_case(desk: Desk) -> Draft:
     source, into = draw_classes(clean.classes, desk.seed())
     threat = ThreatModel(round(0.45 * PER_CLASS))
     poison = targeted_flips(clean, Indiscriminate(), threat, desk.seed(), source, into)
-    models = [train(fresh(), poison.apply(clean), MLP.recipe, seed=desk.seed()) for _ in range(3)]
-    honest = train(fresh(), clean, MLP.recipe, seed=desk.seed())
+    models = [train(fresh(), poison.apply(clean), RECIPE, seed=desk.seed()) for _ in range(3)]
+    honest = train(fresh(), clean, RECIPE, seed=desk.seed())
     votes = torch.stack([predict(model, spare.x) == into for model in models]).float().mean(0)
     votes[(spare.y != source) | (predict(honest, spare.x) != source)] = -1
     image = spare.x[votes.argmax()]
@@ -352,7 +355,7 @@ def targeted_flips_case(desk: Desk) -> Draft:
     return Draft(("targeted flips",), clean, (poison,), goals, secret={}, **parts)
 
 
-def fresh(network: str = MLP.network) -> Classifier:
+def fresh(network: str = SETTING.network) -> Classifier:
     """A model of the course for these images."""
     return build(network, SHAPE, CLASSES)
 
@@ -360,10 +363,10 @@ def fresh(network: str = MLP.network) -> Classifier:
 def matched(desk: Desk) -> Draft | None:
     """Gradient matching on one image of a complaint."""
     plain, spare = desk.pool.take(PER_CLASS, desk.rng), desk.photos(20)
-    clean, seed, ages = grained(plain, desk.rng), desk.seed(), from_scratch.ages(MLP.recipe)
-    surrogates = staggered(fresh(), clean, MLP.recipe, seed, range(2), ages)
-    scene = from_scratch.Scene(plain, spare, fresh(), surrogates, seed)
-    case = from_scratch.matching(seed, scene=scene, budget=100, epsilon=EPSILON)
+    clean, seed, ages = grained(plain, desk.rng), desk.seed(), from_scratch.ages(RECIPE)
+    surrogates = staggered(fresh(), clean, RECIPE, seed, range(2), ages)
+    scene = from_scratch.Scene(plain, spare, fresh(), surrogates, seed, SETTING)
+    case = from_scratch.matching(seed, SETTING, scene=scene, budget=100, epsilon=EPSILON)
     if case.oblivious is None:
         return None
     poison = as_grain(case.oblivious, plain)
@@ -448,11 +451,11 @@ def slept(desk: Desk) -> Draft:
     """Sleeper Agent: the poisons do not show the mark."""
     plain, seed = desk.pool.take(PER_CLASS, desk.rng), desk.seed()
     clean = grained(plain, desk.rng)
-    surrogates = hidden_triggers.train_surrogates(clean, seed, 2)
+    surrogates = hidden_triggers.train_surrogates(clean, seed, 2, SETTING)
     goal = hidden_triggers.draw_backdoor(clean.classes, seed)
     threat = ThreatModel(80, EPSILON, clean_label=True)
     draw = hidden_triggers.Draw(surrogates, plain, plain)
-    poison = hidden_triggers.sleeper_on(draw, goal, threat, seed, MLP).oblivious
+    poison = hidden_triggers.sleeper_on(draw, goal, threat, seed, SETTING).oblivious
     secret = mask_and_pattern(goal.trigger)
     return marked(desk, "Sleeper Agent", clean, as_grain(poison, plain), goal, secret)
 
@@ -547,7 +550,7 @@ def entry_of(draft: Draft, practice: bool) -> dict:
         "story": draft.story,
         "question": draft.question,
         "scenario": "scratch" if draft.extractor is None else "transfer",
-        "network": MLP.network,
+        "network": SETTING.network,
         "recipe": asdict(draft.recipe),
     }
 
