@@ -42,7 +42,6 @@ STEPS = {
     16: "the grand comparison",
     17: "certificates",
     20: "beyond images",
-    21: "the incident",
 }
 
 
