@@ -17,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 ONE_LESSON := $(if $(LESSON),--lesson $(LESSON))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks results verify mutants benchmark incident bench site browser
+.PHONY: help lab progress test lint notebooks results verify mutants benchmark incident bench site browser
 
 # Scripts and the course's own package know where they were installed: the stamp says where that was.
 MOVED := $(shell test -s "$(INSTALLED)" && test "$$(cat "$(INSTALLED)")" != "$(CURDIR)" && echo moved)
@@ -45,9 +45,10 @@ help: ## List the commands
 	@echo "  MODULE=attacks.pgd   mutants: of this module only"
 	@echo "  SEED=7               incident: decides everything, so keep it from the learners"
 	@echo "  ORIGINALS=FOLDER     incident: the four original files, to download nothing"
-	@echo "  SCALE=paper          benchmark at the papers' size: CIFAR-10, for a GPU (default: laptop)"
+	@echo "  SCALE=paper          benchmark at the papers' size: CIFAR-10, for a GPU (default: laptop;"
+	@echo "                       also paper_knowing, paper_resnet18)"
 	@echo "  JOBS=2               trials at the same time: results and benchmark (default: one a"
-	@echo "                       core; benchmark SCALE=paper: one)"
+	@echo "                       core; on a GPU: one)"
 	@echo "  LAB_ARGS=--no-browser  passed on to JupyterLab"
 	@echo "  TORCH_INDEX=ADDRESS  take torch from there: on Linux without a GPU, the address of the"
 	@echo "                       CPU builds that pytorch.org shows under Get Started saves several GB"
@@ -55,6 +56,9 @@ help: ## List the commands
 lab: $(INSTALLED) ## Open your copies of the lessons, in my_work/, in JupyterLab
 	$(BIN)/python -m tools.my_work
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(LAB_ARGS) my_work/00_start_here.ipynb
+
+progress: $(INSTALLED) ## Which exercises you have done, and what comes next
+	$(BIN)/python -m tools.progress
 
 test: lint ## Run every check: style, unit tests, all lessons from end to end
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks --ignore=tests/performance \
@@ -74,6 +78,9 @@ results: $(INSTALLED) ## Run the stored studies again (hours; LESSON=05 for one)
 
 verify: $(INSTALLED) ## Does changed code still give the stored rows? Old beside new, in minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.verify $(ONE_LESSON) $(if $(ALL),--all) $(if $(JOBS),--jobs $(JOBS))
+
+claims: $(INSTALLED) ## Recompute data/claims.csv, and say which sentences the stored rows no longer bear
+	$(BIN)/python -m tools.claims --write
 
 mutants: $(INSTALLED) ## Do the tests see mistakes in the taught code? (MODULE=attacks.pgd for one)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.mutants $(if $(MODULE),--module $(MODULE))

@@ -1,6 +1,7 @@
 """Where a defense can act. `train()` knows nothing else about defenses, attacks know nothing of it.
 
-So every attack of the course can be run against every defense, and neither imports the other.
+So every attack of the course can be run against every defense. Only an attack that was made against
+a defense imports it, and only a defense that simulates an attack imports that.
 """
 
 from collections.abc import Callable

@@ -74,6 +74,7 @@ def fixed_target(seed: int, held_out: Data) -> Targeted:
 
 
 def _read() -> list[FixedTrial]:
+    """All fixed trials. The file is read at each call: it is short, and a change must be seen."""
     try:
         text = FILE.read_text(encoding="utf-8")
     except OSError as error:

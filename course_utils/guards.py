@@ -310,3 +310,123 @@ def check_derangement(count: int) -> None:
     """Raise ValueError if every order leaves a number at its own place."""
     if count < 2:
         raise ValueError(f"A derangement needs at least two numbers, got {count}.")
+
+
+def check_checkpoints(checkpoints: Sequence, data: Data) -> None:
+    """Raise ValueError unless there is a checkpoint, and each has the classes of the data."""
+    if not checkpoints:
+        raise ValueError(
+            "No checkpoint: TracIn sums over models along the training. Train anew with "
+            "with_checkpoints, or give the final model as the only one."
+        )
+    for number, (model, _) in enumerate(checkpoints):
+        if model.head.out_features != len(data.classes):
+            raise ValueError(
+                f"Checkpoint {number} has {model.head.out_features} classes, the data "
+                f"{len(data.classes)}: take checkpoints of the model that was trained on this data."
+            )
+
+
+def check_misclassified(predicted: int, true_class: int) -> None:
+    """Raise ValueError if a prediction is right: nothing has happened that could be explained."""
+    if predicted == true_class:
+        raise ValueError(
+            f"The model puts the image into class {predicted}, which is right: an incident needs "
+            "an image that the model gets wrong."
+        )
+
+
+def check_drop(n: int, size: int, name: str) -> None:
+    """Raise ValueError unless n images can be dropped from a class of this size."""
+    if not 0 <= n < size:
+        raise ValueError(
+            f"{n} images cannot be dropped from class {name}, which has {size}: expected 0 to "
+            f"{size - 1}, so that the class keeps an image."
+        )
+
+
+def check_ridge(features: Tensor, targets: Tensor, strength: float) -> None:
+    """Raise ValueError unless ridge regression has as many targets as rows, and a unique answer."""
+    if features.ndim != 2 or targets.ndim != 2 or len(features) != len(targets):
+        raise ValueError(
+            f"Features of shape {tuple(features.shape)} and targets of shape "
+            f"{tuple(targets.shape)}: expected (N, features) and (N, classes)."
+        )
+    if not strength > 0:
+        raise ValueError(f"The strength is {strength}, expected a number above 0.")
+
+
+def check_before(image: Tensor | None) -> None:
+    """Raise ValueError without a picture that the model got right."""
+    if image is None:
+        raise ValueError(
+            "The incident has no picture before: a contrast needs one of the same thing that the "
+            "model gets right. Use cosine_tracin without it."
+        )
+
+
+def check_some_images(data: Data, what: str = "clean image") -> None:
+    """Raise ValueError if there is no image."""
+    if len(data) == 0:
+        raise ValueError(
+            f"There is no {what}: a repair needs some to work with. Give at least one of each "
+            "class, or train again from scratch."
+        )
+
+
+def check_fraction(what: str, share: float) -> None:
+    """Raise ValueError unless this is a number in [0, 1]."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"{what} is {share}, expected a share between 0 and 1.")
+
+
+def check_hidden(model: Classifier) -> None:
+    """Raise ValueError unless the head reads the units of a linear layer with ReLU."""
+    layers = list(model.features.children())
+    kinds = tuple(type(layer) for layer in layers[-2:])
+    if kinds != (nn.Linear, nn.ReLU):
+        raise ValueError(
+            f"Before the head of this model there are {[kind.__name__ for kind in kinds]}, no "
+            "linear layer with ReLU: it has no hidden units that could be pruned. Take a model "
+            "that ends so, such as the MLP, or another repair."
+        )
+
+
+def check_pruning(model: Classifier, clean: Data, tolerance: float) -> None:
+    """Raise ValueError without hidden units, images, or a tolerance in [0, 1]."""
+    check_hidden(model)
+    check_some_images(clean)
+    check_fraction("The tolerance", tolerance)
+
+
+def images_of_others(clean: Data, label: int) -> Tensor:
+    """The images (N, C, H, W) of other classes than this one. Raises ValueError if there is none,
+    or no such class.
+    """
+    if not 0 <= label < len(clean.classes):
+        raise ValueError(
+            f"There is no class {label}: the classes go from 0 to {len(clean.classes) - 1}."
+        )
+    images = clean.x[clean.y != label]
+    if len(images) == 0:
+        raise ValueError(
+            f"No image has another class than {clean.classes[label]}: a trigger is looked for on "
+            "images of the other classes, so give some."
+        )
+    return images
+
+
+def check_reconstructed(distance: float) -> None:
+    """Raise ValueError for a trigger that does not work."""
+    if math.isinf(distance):
+        raise ValueError(
+            "No trigger was reconstructed that works on 99% of the images, so there is nothing to "
+            "unlearn: take another class or more steps, or another repair."
+        )
+
+
+def check_forgetting(found: Data, weight: float) -> None:
+    """Raise ValueError if nothing was found, or the weight is not positive."""
+    check_some_images(found, "found image")
+    if not 0 < weight < math.inf:
+        raise ValueError(f"The weight of the climb is {weight}, expected a positive number.")

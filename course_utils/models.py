@@ -105,6 +105,47 @@ def resnet18(shape: tuple[int, int, int], n_classes: int, norm: Norm = "batch") 
     return Classifier(network, feature_size, n_classes)
 
 
+class Residual(nn.Module):
+    """Layers whose output is added to their input, which has the same shape."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def resnet9(shape: tuple[int, int, int], n_classes: int, norm: Norm = "batch") -> Classifier:
+    """Eight convolutions (64 to 512 channels), two residual blocks, then global average pooling.
+
+    Of the kind with which D. Page trained CIFAR-10 in the shortest time (DAWNBench, 2018): a
+    network that is wide early and shallow keeps a GPU busy.
+    """
+
+    def convolution(n_in: int, n_out: int) -> nn.Sequential:
+        layer = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
+        return nn.Sequential(layer, norm_layer(norm, n_out), nn.ReLU())
+
+    def halved() -> nn.Module:
+        return nn.MaxPool2d(2, ceil_mode=True)  # a side of one pixel stays
+
+    features = nn.Sequential(
+        convolution(shape[0], 64),
+        convolution(64, 128),
+        halved(),
+        Residual(convolution(128, 128), convolution(128, 128)),
+        convolution(128, 256),
+        halved(),
+        convolution(256, 512),
+        halved(),
+        Residual(convolution(512, 512), convolution(512, 512)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    return Classifier(features, 512, n_classes)
+
+
 def norm_layer(norm: Norm, channels: int) -> nn.Module:
     """GroupNorm with eight groups, or BatchNorm."""
     if norm == "group":
@@ -120,6 +161,7 @@ MODELS: dict[str, Callable[..., Classifier]] = {
     "lenet": lenet,
     "small_cnn": small_cnn,
     "resnet18": resnet18,
+    "resnet9": resnet9,
 }
 
 

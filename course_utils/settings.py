@@ -53,3 +53,17 @@ CONVNET = Setting("CONVNET", "lenet", Recipe(epochs=20, batch_size=100, lr=0.05)
 """Two strided convolutions and a linear layer: chosen among networks since it can be poisoned."""
 
 TINY = MLP.tiny
+
+RESNET = Setting("RESNET", "resnet9", Recipe(epochs=12, batch_size=512, lr=0.4, half=True))
+"""A ResNet-9 on 50,000 colour images: the papers' size, for a GPU. See `paper_scale`."""
+
+RESNET18 = replace(RESNET, name="RESNET18", network="resnet18")
+"""The papers' own network."""
+
+RESNET_FIFTH = replace(
+    RESNET,
+    name="RESNET_FIFTH",
+    recipe=replace(RESNET.recipe, epochs=24, batch_size=256, lr=0.2),
+    share=0.2,
+)
+"""10,000 images, for the GPU that Colab lends."""

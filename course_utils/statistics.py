@@ -5,7 +5,7 @@ trial: bootstrap over trials. Two conditions on the same trials: the paired diff
 yes/no the exact McNemar test.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +47,27 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
     )
     low, high = result.confidence_interval
     return Interval(float(numbers.mean()), float(low), float(high))
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """Mean over trials, with the interval of Student's t (Student 1908; chosen in lesson 01).
+
+    Where all values are shares, between 0 and 1, its ends are cut there. Raises ValueError for a
+    single trial.
+    """
+    numbers = _numbers(values)
+    interval = _student(numbers)
+    if numbers.min() < 0 or numbers.max() > 1:
+        return interval
+    return Interval(interval.estimate, max(0.0, interval.low), min(1.0, interval.high))
+
+
+def _student(numbers: np.ndarray) -> Interval:
+    if len(numbers) < 2:
+        raise ValueError("One trial says nothing about the spread: run at least 2, better 26.")
+    mean = float(numbers.mean())
+    half = float(stats.t.ppf(0.975, len(numbers) - 1) * stats.sem(numbers))
+    return Interval(mean, mean - half, mean + half)
 
 
 def relative_accuracy_drop(clean: np.ndarray, poisoned: np.ndarray) -> np.ndarray:
@@ -140,6 +161,36 @@ def verdicts(
             word = "the same" if inside else "undecided"
         found[name] = Verdict(word, difference, float(p_value))
     return found
+
+
+CLOSE = 0.005  # half a point of clean accuracy
+
+
+def nearest_control(
+    clean: pd.DataFrame, defense: str, controls: Iterable[str], by: str = "victim"
+) -> str:
+    """The undefended victim that a defense is compared with: the nearest in accuracy (lesson 01).
+
+    clean: rows of victims of clean data, with the columns trial, accuracy and `by`. controls: the
+    victims that learn less; the one called "plain" is always among them. A defense whose mean
+    accuracy is at most half a point below that of "plain" is compared with "plain". Of two controls
+    that are equally near it is the less accurate one, which is the harder to beat.
+
+    Raises ValueError if a victim has no rows, a trial lacks a victim or has it twice, or the
+    defense is itself a control.
+    """
+    names = list(dict.fromkeys(["plain", *controls]))
+    if defense in names:
+        raise ValueError(f"{defense!r} is itself a control: name a victim that is defended.")
+    _require(clean, "trial", "accuracy", by)
+    for name in [*names, defense]:
+        if not (clean[by] == name).any():
+            raise ValueError(f"No row of {name!r}: a control is chosen by the accuracy of each.")
+    means = paired(clean[clean[by].isin([*names, defense])], "accuracy", by).mean()
+    gaps = (means[names] - means[defense]).round(9)
+    if gaps["plain"] <= CLOSE:
+        return "plain"
+    return gaps[gaps.abs() == gaps.abs().min()].idxmin()
 
 
 def summary(frame: pd.DataFrame, measure: str, by: Sequence[str] = ("condition",)) -> pd.DataFrame:

@@ -50,6 +50,7 @@ class Study:
     setting: Setting = MLP
 
     columns = ("trial",)
+    anywhere = False
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -82,6 +83,8 @@ class Benchmark:
 
     name: the name of the files. trials: what one trial of each attack does in a setting. seeds:
     fixed beforehand; none was tuned on. scale: the SCALE of `make benchmark` that runs it.
+    anywhere: for GPUs, of which no two give the very same rows. Then a run goes on with other code
+        and versions than it was begun with, and each line of the journal names its own.
 
     The trials run seed by seed, so that an unfinished benchmark has about as many of each attack.
     """
@@ -91,6 +94,7 @@ class Benchmark:
     seeds: Sequence[int]
     scale: str = "laptop"
     setting: Setting = MLP
+    anywhere: bool = False
 
     columns = ("attack", "trial")
 
@@ -138,11 +142,12 @@ def run_study(
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{study.name}.lock", timeout=0):
             header = _header(study)  # with the code that runs, whatever is edited meanwhile
+            made_by = _made_by(study) if study.anywhere else {}
             done = {tuple(entry["unit"]): entry for entry in journal.resume(path, header)}
             left = [key for key in units if key not in done]
             tasks = [(units[key], key, study.columns) for key in left]
             for number, result in as_finished(_run_unit, tasks, jobs, before=len(done)):
-                entry = {"unit": left[number], **result}
+                entry = {"unit": left[number], **made_by, **result}
                 done[left[number]] = journal.append(path, header, entry)
             frame = _store(study, header, [done[key] for key in units], folder)
             path.unlink(missing_ok=True)
@@ -161,6 +166,9 @@ def _store(
     """Write the frame and the manifest of a study whose trials are all done."""
     frame = pd.DataFrame([row for entry in entries for row in entry["rows"]])
     text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    made_by = header
+    if study.anywhere:
+        made_by = {name: _different(entries, name) for name in ("code", "commit", "versions")}
     manifest = {
         "study": study.name,
         **study.origin,
@@ -169,9 +177,9 @@ def _store(
         "texts": texts_of(frame),
         "rows": len(frame),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "code": header["code"],
-        "commit": header["commit"],
-        "versions": header["versions"],
+        "code": made_by["code"],
+        "commit": made_by["commit"],
+        "versions": made_by["versions"],
         "machine": "; ".join(sorted({entry["machine"] for entry in entries})),
         "date": time.strftime("%Y-%m-%d"),
         "minutes": round(sum(entry["seconds"] for entry in entries) / 60, 1),
@@ -214,14 +222,31 @@ def _run_unit(trial: Trial, key: Key, columns: Sequence[str]) -> dict:
 
 def _header(study: Study | Benchmark) -> dict:
     """What all the trials of a journal have in common."""
-    return {
+    common = {
         "study": study.name,
         "seeds": [journal.plain(seed) if hasattr(seed, "item") else seed for seed in study.seeds],
-        "setting": study.setting.name,
+    }
+    if study.anywhere:
+        return {**common, "setting": repr(study.setting)}
+    return {**common, "setting": study.setting.name, **_made_by(study)}
+
+
+def _made_by(study: Study | Benchmark) -> dict:
+    """The code and the versions that rows come from."""
+    return {
         "code": study.code,
         "commit": commit(),
         "versions": {"python": platform.python_version(), **package_versions()},
     }
+
+
+def _different(entries: Sequence[dict], name: str) -> list:
+    """What the entries of a journal say under this name, each once."""
+    found = []
+    for entry in entries:
+        if entry[name] not in found:
+            found.append(entry[name])
+    return found
 
 
 def commit() -> str | None:
@@ -273,7 +298,7 @@ def load_study(study: Study | Benchmark, folder: Path = RESULTS) -> pd.DataFrame
         )
     trials = [run.func for run in study.units.values()]
     in_a_notebook = any(getattr(trial, "__module__", None) == "__main__" for trial in trials)
-    if not in_a_notebook and manifest["code"] != study.code:
+    if not in_a_notebook and not study.anywhere and manifest["code"] != study.code:
         raise StudyError(
             f"The code of the stored study {study.name} has changed. If it should give the same "
             f"rows, commit it and run `make verify`; if not, run `{study.command}`."

@@ -3,7 +3,8 @@
 import copy
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Literal
@@ -19,6 +20,7 @@ from course_utils.models import Classifier
 
 Scenario = Literal["scratch", "finetune", "transfer"]
 SCENARIOS = ("scratch", "finetune", "transfer")
+LOSS_SCALE = 1024.0
 
 
 class TrainingError(RuntimeError):
@@ -31,6 +33,8 @@ class Recipe:
 
     optimizer: "sgd" (Nesterov momentum 0.9, learning rate rising and falling once over the whole
         training, the one-cycle schedule) or "adam" (constant learning rate).
+    half: compute the steps in half precision, with channels last, as a GPU is fastest. The weights
+        stay float32, and so does all that is done with the trained model.
     """
 
     epochs: int = 20
@@ -38,6 +42,7 @@ class Recipe:
     lr: float = 0.05
     weight_decay: float = 5e-4
     optimizer: Literal["sgd", "adam"] = "sgd"
+    half: bool = False
 
     def __post_init__(self) -> None:
         counts, lr, decay = (self.epochs, self.batch_size), self.lr, self.weight_decay
@@ -99,6 +104,8 @@ def train(
     with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         victim = start(model, scenario).to(data.x.device)
+        if recipe.half:
+            victim.to(memory_format=torch.channels_last)
         parameters = [p for p in victim.parameters() if p.requires_grad]
         generator = torch.Generator(data.x.device).manual_seed(seed)
         batches = batches_in(len(data), recipe.batch_size)
@@ -106,7 +113,8 @@ def train(
         for epoch in trange(recipe.epochs, desc="epochs", disable=not progress, leave=False):
             for rows in batch_rows(len(data), recipe.batch_size, defense.poisson, generator):
                 x, y = data.x[rows], data.y[rows]
-                set_gradients(victim, parameters, x, y, scenario, defense, generator)
+                with half_precision(x.device) if recipe.half else nullcontext():
+                    set_gradients(victim, parameters, x, y, scenario, defense, generator)
                 optimizer.step()
                 schedule.step()
             check_finite(parameters, epoch, recipe)
@@ -128,12 +136,13 @@ def set_gradients(
     set_training_mode(victim, scenario)
     try:
         if defense.batch is not None and len(x) > 0:
-            x, y = defense.batch(victim, x, y, generator)
+            with no_float16(x.device):
+                x, y = defense.batch(victim, x, y, generator)
             set_training_mode(victim, scenario)  # the defense may have changed it
         if defense.gradients is not None:
             gradients = defense.gradients(victim, x, y, generator)
         elif len(x) > 0:
-            gradients = torch.autograd.grad(cross_entropy(victim(x), y), parameters)
+            gradients = loss_gradient(victim, parameters, x, y)
         else:
             gradients = [torch.zeros_like(p) for p in parameters]
     except (RuntimeError, ValueError) as error:
@@ -142,6 +151,42 @@ def set_gradients(
         raise
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = in_layout_of(parameter, gradient)
+
+
+def loss_gradient(
+    victim: Classifier, parameters: list[nn.Parameter], x: Tensor, y: Tensor
+) -> Sequence[Tensor]:
+    """The gradient of the mean loss, by way of one LOSS_SCALE times as large in half precision.
+
+    float16 has no number between 0 and 6e-8.
+    """
+    loss = cross_entropy(victim(x), y)
+    if not torch.is_autocast_enabled(x.device.type):
+        return torch.autograd.grad(loss, parameters)
+    return [part / LOSS_SCALE for part in torch.autograd.grad(LOSS_SCALE * loss, parameters)]
+
+
+def half_type(device: torch.device) -> torch.dtype:
+    """bfloat16, or float16 on a GPU that is too old for it, such as Colab's T4."""
+    old = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float16 if old else torch.bfloat16
+
+
+def half_precision(device: torch.device) -> AbstractContextManager:
+    """Convolutions and matrix products inside the block are computed in half precision."""
+    # The cache would keep weights that were rounded without a graph for those who need one.
+    return torch.autocast(device.type, half_type(device), cache_enabled=False)
+
+
+def no_float16(device: torch.device) -> AbstractContextManager:
+    """Float32 inside the block where half precision is float16.
+
+    The slopes that a simulated attack follows are too small for it: for a ResNet-9 and half a
+    batch of 48 images, 97% of them became 0. bfloat16 kept the sign of 97%.
+    """
+    if half_type(device) == torch.bfloat16:
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def advice(error: Exception, victim: Classifier, x: Tensor, y: Tensor) -> str | None:

@@ -1,6 +1,7 @@
 """A tiny course in a folder of its own, for the tests of the tools."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import nbformat
@@ -70,3 +71,16 @@ def as_if_executed(path: Path, root: Path) -> NotebookNode:
     nb.metadata.course.executed_sha256 = source_hash(nb)
     path.write_text(to_text(nb), encoding="utf-8")
     return nb
+
+
+def link_environment(course: Path) -> None:
+    """Give a copy of the course this Python's environment as its own, by links.
+
+    With another VENV `make` would take the course as moved, and delete that environment.
+    """
+    own = course / ".venv"
+    own.mkdir()
+    for part in Path(sys.prefix).iterdir():
+        if part.name != ".installed":
+            (own / part.name).symlink_to(part)
+    (own / ".installed").write_text(f"{course}\n", encoding="utf-8")

@@ -86,7 +86,7 @@ def test_make_installs_once(tmp_path):
     assert before.index("install -r requirements.txt") < before.index("install --no-deps -e .")
     assert before.index("install --no-deps -e .") < before.index(f"> {tmp_path}/.installed")
     (tmp_path / ".installed").touch()
-    for target in ("lab", "test", "lint", "notebooks", "results", "bench"):
+    for target in ("lab", "progress", "test", "lint", "notebooks", "results", "bench"):
         assert "pip" not in make("-n", target, f"VENV={tmp_path}").stdout
     assert "install -r requirements-site.txt" in make("-n", "site", f"VENV={tmp_path}").stdout
     (tmp_path / ".installed-site").touch()

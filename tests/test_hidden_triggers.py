@@ -1,4 +1,7 @@
-"""The attacks of lesson 08: what the poison carries, what it does, and what is refused."""
+"""The attacks of lesson 08: what the poison carries, what it does, and what is refused.
+
+The functions one by one: test_hidden_trigger.py and test_sleeper_agent.py in tests/reference.
+"""
 
 import pytest
 import torch
@@ -9,8 +12,6 @@ from course_utils.attacks.hidden_trigger import (
     covered,
     faint_trigger,
     hidden_trigger,
-    hidden_trigger_loss,
-    pair_greedily,
     patched_sources,
 )
 from course_utils.attacks.sleeper_agent import patched_gradient, sleeper_agent
@@ -126,22 +127,6 @@ def test_retraining_gets_the_poisoned_data_and_gives_the_next_surrogates(setting
     poison.check(threat, data)
     assert [call[:2] for call in calls] == [(1, 5), (2, 5)]
     assert all(torch.equal(call[2], data.y) for call in calls)
-
-
-def test_pairs_are_one_to_one_and_the_nearest_two_come_first():
-    features, sources = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.2], [9.0], [5.0]])
-    assert pair_greedily(features, sources).tolist() == [2, 0]
-
-
-def test_the_loss_pulls_each_poison_to_its_partner():
-    features = torch.tensor([[0.0, 0.0], [1.0, 1.0]], requires_grad=True)
-    sources = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
-    loss = hidden_trigger_loss(features, sources)  # poison 1 to source 0, poison 0 to source 1
-    assert loss.item() == pytest.approx((9 + 1) / 2)
-    slope = torch.autograd.grad(loss, features)[0]
-    assert torch.allclose(slope, features.detach() - sources[[1, 0]])
-    with pytest.raises(ValueError, match="2 poisons but only 1 patched"):
-        hidden_trigger_loss(features, sources[:1])
 
 
 def test_the_patched_gradient_is_a_finite_difference(few):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils.models import MODELS, Classifier, build, predict
+from course_utils.models import MODELS, Classifier, Residual, build, predict
 
 SHAPES = ((1, 28, 28), (3, 32, 32))
 
@@ -86,7 +86,7 @@ def test_build_rejects_bad_arguments(arguments, message):
         build(*arguments)
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "resnet9"])
 def test_build_rejects_an_unknown_normalisation(name):
     with pytest.raises(ValueError, match="'layer': use 'group' or 'batch'"):
         build(name, SHAPES[0], 10, norm="layer")
@@ -97,6 +97,27 @@ def test_the_resnet_stem_keeps_the_resolution_of_small_images():
     with torch.no_grad():
         stem = network.maxpool(network.relu(network.bn1(network.conv1(batch(SHAPES[1])))))
     assert stem.shape == (2, 64, 32, 32)
+
+
+def test_a_residual_block_adds_its_input():
+    block, x = Residual(nn.Linear(3, 3), nn.ReLU()), torch.rand(2, 3)
+    torch.testing.assert_close(block(x), x + block.layers[0](x).relu())
+
+
+def test_the_small_resnet_halves_its_images_three_times_and_has_two_blocks():
+    network, sides = build("resnet9", SHAPES[1], 10), []
+    for layer in network.features:
+        layer.register_forward_hook(lambda layer, given, found: sides.append(found.shape[1:]))
+    with torch.no_grad():
+        network(batch(SHAPES[1]))
+    assert [tuple(side) for side in sides[:-2]] == [
+        *((channels, 32, 32) for channels in (64, 128)),
+        *((channels, 16, 16) for channels in (128, 128, 256)),
+        *((channels, 8, 8) for channels in (256, 512)),
+        *((channels, 4, 4) for channels in (512, 512)),
+    ]
+    assert sum(isinstance(layer, nn.Conv2d) for layer in network.modules()) == 8
+    assert sum(isinstance(layer, Residual) for layer in network.modules()) == 2
 
 
 @pytest.mark.parametrize(("norm", "mixes"), [("group", False), ("batch", True)])

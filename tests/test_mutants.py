@@ -54,3 +54,17 @@ def test_the_report_names_what_is_not_as_listed():
         "survived",
         "killed, though listed as harmless",
     ]
+
+
+def test_a_module_has_the_tests_of_its_name_and_those_that_are_listed():
+    own = ["tests/reference/test_label_flipping.py", "tests/test_label_flipping.py"]
+    assert mutants.tests_of("attacks.label_flipping") == own
+    named, others = "tests/reference/test_patch_backdoors.py", "tests/test_backdoors.py"
+    assert mutants.tests_of("attacks.patch_backdoors") == [named, others]
+    listed = {f"tests/test_{name}.py" for names in mutants.TESTS.values() for name in names}
+    assert all((mutants.ROOT / name).is_file() for name in listed)
+
+
+def test_where_no_mutation_is_listed_the_message_says_where_to_list_one():
+    with pytest.raises(SystemExit, match=r"tests/mutants\.toml lists no mutation"):
+        mutants.chosen(MUTATIONS, "attacks.no_such_module", "")

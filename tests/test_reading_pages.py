@@ -22,6 +22,7 @@ READ_ON = (
     "All papers, with links: [references](../notebooks/REFERENCES.md). "
     "All terms: [glossary](../notebooks/GLOSSARY.md)."
 )
+MAP = "([map](00_start_here.ipynb))"
 STEPS = {
     0: "start here",
     1: "measuring poisoning",
@@ -41,7 +42,10 @@ STEPS = {
     15: "adaptive attacks",
     16: "the grand comparison",
     17: "certificates",
+    18: "forensics",
+    19: "repair",
     20: "beyond images",
+    21: "the incident",
 }
 
 
@@ -112,7 +116,7 @@ def test_attacks_and_defenses_lead_to_listed_papers_and_techniques(heading):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_papers_of_a_lesson_are_among_the_references(path):
-    assert path.name in REFERENCES
+    assert path.name in REFERENCES, f"REFERENCES.md does not name {path.name}"
     cited = ARXIV.findall("\n".join(cell.source for cell in read(path).cells))
     assert [number for number in cited if f"arXiv {number}" not in section("Papers")] == []
 
@@ -128,30 +132,26 @@ def test_relative_links_lead_somewhere(path):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_says_where_it_stands(path):
-    """Its map may end before the course does: later lessons were added to it."""
-    number = int(path.name[:2])
-    start = f"{YOU_ARE_HERE}{number:02d} of "
-    lines = [x for x in read(path).cells[0].source.splitlines() if x.startswith(start)]
-    assert len(lines) == 1
-    last = int(lines[0].removeprefix(start)[:2])
-    assert number <= last
-    assert last in STEPS
-    steps = [f"**{step}**" if n == number else step for n, step in STEPS.items() if n <= last]
-    assert lines[0] == f"{start}{last}:** {' → '.join(steps)}"
+    numbers, here = list(STEPS), int(path.name[:2])
+    place = numbers.index(here)
+    near = numbers[max(0, place - 1) : place + 2]
+    steps = [f"**{STEPS[n]}**" if n == here else STEPS[n] for n in near]
+    lines = [x for x in read(path).cells[0].source.splitlines() if x.startswith(YOU_ARE_HERE)]
+    assert lines == [f"{YOU_ARE_HERE}{here:02d} of {numbers[-1]}:** {' → '.join(steps)} {MAP}"]
 
 
 def test_every_lesson_is_a_step():
-    assert list(STEPS) == [int(path.name[:2]) for path in LESSONS]
+    assert list(STEPS) == [int(path.name[:2]) for path in LESSONS], "complete STEPS in this file"
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_ends_with_both_pages_and_the_next_lesson(path):
     lines = read(path).cells[-1].source.strip().splitlines()
-    assert READ_ON in lines
+    assert READ_ON in lines, f"the last cell needs the line: {READ_ON}"
     number = int(path.name[:2])
     following = [other.name for other in LESSONS if int(other.name[:2]) > number][:1]
     if following:
-        assert lines[-1].startswith("**Next:** ")
+        assert lines[-1].startswith("**Next:** "), f"the last line leads to {following[0]}"
         assert [name for name in following if f"({name})" not in lines[-1]] == []
 
 

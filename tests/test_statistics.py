@@ -15,9 +15,11 @@ from course_utils.statistics import (
     bootstrap,
     holm,
     mcnemar,
+    nearest_control,
     paired,
     paired_difference,
     summary,
+    t_interval,
     verdicts,
     wilson,
 )
@@ -135,6 +137,46 @@ def test_bootstrap_needs_two_trials():
         bootstrap([0.5])
 
 
+# Student's t
+
+
+def test_the_t_interval_agrees_with_scipys_test():
+    values = np.random.default_rng(0).beta(2, 3, size=20)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert t_interval(values) == pytest.approx((values.mean(), expected.low, expected.high))
+
+
+def test_the_t_interval_covers_a_skewed_rate_better_than_the_percentile_bootstrap():
+    """Twenty backdoors of a high and uneven success, as a stored study has them, over and over."""
+    generator = np.random.default_rng(0)
+    samples = generator.beta(6, 1, size=(400, 20))
+    t, percentile = (
+        sum(low <= 6 / 7 <= high for _, low, high in map(rule, samples))
+        for rule in (t_interval, bootstrap)
+    )
+    assert t > percentile
+    assert t / 400 > 0.92
+
+
+@given(rates)
+def test_the_t_interval_lies_evenly_around_the_mean(values):
+    interval = t_interval([value - 2 for value in values])
+    assert interval.high - interval.estimate == pytest.approx(interval.estimate - interval.low)
+    assert interval.estimate == pytest.approx(np.mean(values) - 2)
+
+
+@given(rates)
+def test_the_t_interval_of_shares_is_the_same_but_cut_at_0_and_1(values):
+    moved, interval = t_interval([value - 2 for value in values]), t_interval(values)
+    expected = (max(0, moved.low + 2), min(1, moved.high + 2))
+    assert (interval.low, interval.high) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_t_interval_needs_two_trials():
+    with pytest.raises(ValueError, match="One trial says nothing about the spread"):
+        t_interval([0.5])
+
+
 # Paired differences
 
 
@@ -248,7 +290,7 @@ def test_mcnemar_is_for_yes_and_no_only():
 # What all of them refuse
 
 
-@pytest.mark.parametrize("function", [wilson, bootstrap])
+@pytest.mark.parametrize("function", [wilson, bootstrap, t_interval])
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -498,3 +540,76 @@ def test_verdicts_refuse_what_they_cannot_judge():
         verdicts({"a": counts(1, 1, 1, 1)}, same=0)
     with pytest.raises(ValueError, match="McNemar's test is for yes/no"):
         verdicts({"a": ([0.5, 0.2], [0.1, 0.3])})
+
+
+# The nearest control
+
+
+def clean_rows(**accuracy: float) -> pd.DataFrame:
+    """Four trials, which differ by as much for all victims."""
+    return pd.DataFrame(
+        [
+            {"trial": trial, "victim": name, "accuracy": mean + (trial - 1.5) / 50}
+            for trial in range(4)
+            for name, mean in accuracy.items()
+        ]
+    )
+
+
+CURVE = {"plain": 0.83, "slow": 0.80, "slower": 0.70}
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "control"),
+    [
+        (0.90, "plain"),  # nobody is compared with a control that is worse than need be
+        (0.83, "plain"),
+        (0.825, "plain"),  # half a point
+        (0.824, "plain"),  # further, but plain is still the nearest
+        (0.81, "slow"),
+        (0.79, "slow"),
+        (0.75, "slower"),  # halfway: the less accurate of the two
+        (0.74, "slower"),
+        (0.20, "slower"),
+    ],
+)
+def test_a_defense_has_the_control_nearest_in_accuracy(accuracy, control):
+    rows = clean_rows(**CURVE, shield=accuracy)
+    assert nearest_control(rows, "shield", ["slow", "slower"]) == control
+    assert nearest_control(rows.sample(frac=1), "shield", ["slower", "plain", "slow"]) == control
+
+
+def test_a_control_that_beats_plain_is_not_taken_for_a_defense_as_good_as_plain():
+    rows = clean_rows(plain=0.83, slow=0.84, shield=0.84)
+    assert nearest_control(rows, "shield", ["slow"]) == "plain"
+    rows = clean_rows(plain=0.83, slow=0.829, shield=0.826)
+    assert nearest_control(rows, "shield", ["slow"]) == "plain"
+
+
+def test_a_control_is_chosen_by_the_mean_of_all_trials_and_the_column_that_is_named():
+    rows = clean_rows(**CURVE, shield=0.83).rename(columns={"victim": "defense"})
+    rows.loc[(rows.defense == "shield") & (rows.trial == 0), "accuracy"] = 0.3
+    assert nearest_control(rows, "shield", CURVE, by="defense") == "slower"
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda rows: rows[rows.victim != "slow"], "No row of 'slow'"),
+        (lambda rows: rows[rows.victim != "plain"], "No row of 'plain'"),
+        (lambda rows: rows[rows.victim != "shield"], "No row of 'shield'"),
+        (lambda rows: rows.drop(rows.index[-1]), "Trial 3 lacks a condition"),
+        (lambda rows: pd.concat([rows, rows.tail(1)]), "more than one row"),
+        (lambda rows: rows.drop(columns="accuracy"), "No column 'accuracy'"),
+        (lambda rows: rows.replace({"accuracy": {rows.accuracy.iloc[0]: np.nan}}), "Trial 0 lacks"),
+    ],
+)
+def test_a_control_is_not_chosen_from_rows_that_are_not_all_there(broken, message):
+    rows = clean_rows(**CURVE, shield=0.8)
+    with pytest.raises(ValueError, match=message):
+        nearest_control(broken(rows), "shield", ["slow", "slower"])
+
+
+def test_a_control_has_no_control():
+    with pytest.raises(ValueError, match="'slow' is itself a control"):
+        nearest_control(clean_rows(**CURVE), "slow", ["slow", "slower"])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from course_utils import code_hash as hashing
 from course_utils import stored
 from course_utils.code_hash import code_hash
 from course_utils.journal import StudyError
-from course_utils.settings import Setting
+from course_utils.settings import MLP, Setting
 from course_utils.stored import (
+    Benchmark,
     Study,
     load_manifest,
     load_study,
@@ -25,6 +27,7 @@ from course_utils.stored import (
     machine,
     run_study,
 )
+from course_utils.training import Recipe
 from course_utils.trials import compare
 
 
@@ -323,6 +326,30 @@ def test_a_journal_of_other_versions_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("course_utils.stored.package_versions", lambda: {"torch": "1.0"})
     with pytest.raises(StudyError, match="trials of other versions"):
         run_study(Study("coins", "07", coin_trial, range(4)), folder=tmp_path)
+
+
+def test_a_run_for_any_machine_goes_on_with_other_code_and_versions(tmp_path, monkeypatch):
+    def of(trial, setting=MLP):
+        return Benchmark("coins", {"coins": trial}, range(3), setting=setting, anywhere=True)
+
+    monkeypatch.setattr(stored, "code_hash", lambda trial: "as it was")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_study(of(Trials(fails_at=2)), folder=tmp_path)
+    path = tmp_path / "coins.journal"
+    begun = path.read_bytes()
+    monkeypatch.setattr(stored, "code_hash", lambda trial: "as it is")
+    monkeypatch.setattr(stored, "package_versions", lambda: {"torch": "1.0"})
+    with pytest.raises(StudyError, match="trials of other setting than those to run now"):
+        run_study(of(coin_trial, replace(MLP, recipe=Recipe(epochs=3))), folder=tmp_path)
+    assert path.read_bytes() == begun
+    frame = run_study(of(coin_trial), folder=tmp_path)
+    assert frame.trial.tolist() == [0, 0, 1, 1, 2, 2]
+    manifest = load_manifest(of(coin_trial), tmp_path)
+    first, second = (versions["torch"] for versions in manifest["versions"])
+    assert first != second == "1.0"
+    assert manifest["code"] == ["as it was", "as it is"]
+    monkeypatch.setattr(stored, "code_hash", lambda trial: "as it will be")
+    pd.testing.assert_frame_equal(load_study(of(coin_trial), tmp_path), frame, rtol=1e-5)
 
 
 def test_numbers_of_numpy_and_torch_are_stored_as_numbers(tmp_path):

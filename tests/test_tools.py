@@ -254,6 +254,14 @@ def test_studies_are_found(tmp_path, monkeypatch):
     assert results.studies("79") == []
 
 
+@pytest.mark.parametrize(("found", "said"), [(None, "commit first"), ("0123abc", "")])
+def test_rows_without_a_commit_are_announced_before_they_are_made(found, said, monkeypatch, capsys):
+    monkeypatch.setattr(results, "commit", lambda: found)
+    results.warn_of_no_commit()
+    printed = capsys.readouterr().out
+    assert said in printed and bool(printed) == bool(said)
+
+
 def test_a_damaged_notebook_is_named(tmp_path):
     path = make_course(tmp_path)
     path.write_text("{", encoding="utf-8")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.nn.utils import parametrizations
 
+from course_utils import training
 from course_utils.data import Data
 from course_utils.defense import Defense
 from course_utils.models import MODELS, Classifier, build, predict
@@ -696,3 +697,50 @@ def test_watching_does_not_change_the_weights(scenario, images):
 def test_the_progress_bar_is_shown_when_asked_for(progress, images, capfd):
     train(logistic(images), images, SHORT, progress=progress)
     assert ("epochs" in capfd.readouterr().err) is progress
+
+
+# Half precision
+
+
+def test_half_precision_changes_the_steps_a_little_and_no_type(images):
+    model = build("small_cnn", images.shape, N_CLASSES, norm="batch")
+    whole, half = (train(model, images, replace(SHORT, half=half)) for half in (False, True))
+    assert all(value.dtype != torch.bfloat16 for value in half.state_dict().values())
+    first, second = (torch.cat([p.flatten() for p in m.parameters()]) for m in (whole, half))
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(first, second, atol=0.05, rtol=0.05)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_defense_computes_in_half_precision_unless_it_is_float16(kind, images, monkeypatch):
+    monkeypatch.setattr(training, "half_type", lambda device: kind)
+    seen = []
+
+    class Noting(nn.Flatten):
+        def forward(self, x):
+            seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else 0)
+            return super().forward(x)
+
+    def batch(model, x, y, generator):
+        model(x)
+        return x, y
+
+    model = Classifier(Noting(), 784, N_CLASSES)
+    train(model, images, Recipe(1, len(images), half=True), defense=Defense("looks", batch=batch))
+    assert seen == [kind if kind == torch.bfloat16 else 0, kind]
+
+
+def test_slopes_too_small_for_float16_are_not_lost(images, monkeypatch):
+    """The right class leads by 17: the slope of its logit is 4e-8, less than float16 can hold."""
+    monkeypatch.setattr(training, "half_type", lambda device: torch.float16)
+    model, labels = logistic(images), torch.zeros(1, dtype=torch.long)
+    weights = list(model.parameters())
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(17.0 * torch.eye(N_CLASSES)[0])
+    expected = torch.autograd.grad(cross_entropy(model(images.x[:1]), labels), weights)
+    with training.half_precision(images.x.device):
+        found = training.loss_gradient(model, weights, images.x[:1], labels)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a[1:], b[1:], rtol=0.02, atol=1e-10)

@@ -10,15 +10,21 @@ import time
 
 from course_utils.data import DataError
 from course_utils.stored import Benchmark, StudyError, run_study
-from tools.results import job_count
+from tools.results import job_count, warn_of_no_commit
 
-PLACES = {"laptop": "course_utils.studies.lesson_16", "paper": "tools.paper_scale"}
-JOBS = {"laptop": -1, "paper": 1}  # one a core; one, for a GPU
+PAPER = "course_utils.paper_scale"
+PLACES = {
+    "laptop": ("course_utils.studies.lesson_16", "BENCHMARK"),
+    "paper": (PAPER, "BENCHMARK"),
+    "paper_knowing": (PAPER, "KNOWING"),
+    "paper_resnet18": (PAPER, "ON_RESNET18"),
+}
 
 
 def benchmark(scale: str) -> Benchmark:
     """The benchmark of a scale."""
-    return importlib.import_module(PLACES[scale]).BENCHMARK
+    module, name = PLACES[scale]
+    return getattr(importlib.import_module(module), name)
 
 
 def main() -> None:
@@ -26,7 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run every attack against every defense.")
     parser.add_argument("--scale", choices=list(PLACES), default="laptop")
     parser.add_argument(
-        "--jobs", type=job_count, help="trials at the same time (default: one a core; paper: one)"
+        "--jobs",
+        type=job_count,
+        help="trials at the same time (default: one a core; on a GPU: one)",
     )
     options = parser.parse_args()
     start = time.perf_counter()
@@ -34,7 +42,8 @@ def main() -> None:
         chosen = benchmark(options.scale)
         attacks = ", ".join(chosen.trials)
         print(f"{chosen.name}: {len(chosen.seeds)} trials each of {attacks} ...", flush=True)
-        rows = len(run_study(chosen, jobs=options.jobs or JOBS[options.scale]))
+        warn_of_no_commit()
+        rows = len(run_study(chosen, jobs=options.jobs or (1 if chosen.anywhere else -1)))
     except (StudyError, DataError) as error:
         sys.exit(str(error))
     print(f"  {rows} rows in {(time.perf_counter() - start) / 60:.0f} minutes")

@@ -208,4 +208,6 @@ def all_problems(root: Path = ROOT) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit("\n".join(all_problems()) or None)
+    found = all_problems()
+    print("\n".join(found) or "Nothing is missing.")
+    sys.exit(bool(found))

@@ -11,7 +11,7 @@ import time
 
 import course_utils.studies
 from course_utils.data import DataError
-from course_utils.stored import Study, StudyError, run_study
+from course_utils.stored import Study, StudyError, commit, run_study
 
 
 def studies(lesson: str | None = None) -> list[Study]:
@@ -39,6 +39,15 @@ def job_count(text: str) -> int:
     return jobs
 
 
+def warn_of_no_commit() -> None:
+    """Say that rows of code without a commit cannot be verified, before hours are spent on them."""
+    if commit() is None:
+        print(
+            "Note: course_utils is not committed as it is, so that `make verify` will have nothing "
+            "to compare with these rows when the code changes. To keep the rows, commit first."
+        )
+
+
 def main() -> None:
     """Run the chosen studies one after another."""
     parser = argparse.ArgumentParser(description="Run studies and store their rows.")
@@ -50,6 +59,7 @@ def main() -> None:
     chosen = studies(options.lesson)
     if not chosen:
         sys.exit(f"No study for lesson {options.lesson!r} in course_utils/studies/.")
+    warn_of_no_commit()
     for study in chosen:
         start = time.perf_counter()
         print(f"lesson {study.lesson}: {study.name} ...", flush=True)

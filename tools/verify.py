@@ -199,7 +199,8 @@ def main() -> None:
         for record in found:
             if record.old is None:
                 sys.exit(
-                    f"{record.study.name} was made by code that was never committed: it is due."
+                    f"{record.study.name} was made by code that was never committed, so there is "
+                    f"nothing to compare with: run `{record.study.command}`."
                 )
             groups.setdefault(record.old, []).append(record)
         print(f"{len(found)} of the stored studies to look at.", flush=True)

@@ -23,7 +23,13 @@ from tools.lessons import (
 NOTE = """
 
 > **This is the workshop copy.** The functions of the exercises are empty: write them, and run the
-> check under each. The complete lesson is [{name}](../{name})."""
+> check under each. The complete lesson is [{name}](../{name}). On Colab,
+> *File > Save a copy in Drive* keeps what you write."""
+KEEP = """
+
+import course_utils.record
+
+course_utils.record.keep_progress()"""
 STUB = """\
     raise NotImplementedError(
         "Write this function. To go on without it: "
@@ -39,6 +45,8 @@ def workshop_copy(lesson: NotebookNode, name: str) -> NotebookNode:
         cell.outputs, cell.execution_count = [], None
         if has_tag(cell, "exercise"):
             cell.source = stub(cell.source, name)
+        if has_tag(cell, "setup"):
+            cell.source += KEEP
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace("](../", "](../../")

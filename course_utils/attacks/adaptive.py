@@ -58,7 +58,10 @@ def clipped_gradient(parts: Parts, clip: float) -> Gradient:
 
 
 def cosine_loss(found: Gradient, wanted: Gradient) -> Tensor:
-    """One minus the cosine between two gradients, over all parameters; in [0, 2]."""
+    """One minus the cosine between two gradients, over all parameters; in [0, 2].
+
+    That of `gradient_matching.alignment_loss`, for gradients that were shaped first.
+    """
     lengths = gradient_matching.length(found) * gradient_matching.length(wanted)
     return 1 - gradient_matching.dot(found, wanted) / lengths
 

@@ -58,8 +58,8 @@ def signed_adam(
 ) -> tuple[Tensor, list[float]]:
     """Lower `objective(images)` inside the bound; the images (N, C, H, W), and the loss by step.
 
-    Adam on the sign of the gradient; lr, in pixel values of [0, 1], falls to a tenth after 3/8,
-    5/8 and 7/8 of the steps. Source: Geiping and others (arXiv 2102.13624), released code."""
+    Adam on the gradient's sign; lr, in pixel values of [0, 1], falls to a tenth after 3/8, 5/8, 7/8
+    of the steps, rounded down: 2 begin at a tenth, 1 at a thousandth. Source: arXiv 2102.13624."""
     guards.check_crafting(steps, lr)
     images, losses = project(start, base, epsilon).requires_grad_(), []
     adam = torch.optim.Adam([images], lr=lr)

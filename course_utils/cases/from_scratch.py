@@ -124,17 +124,18 @@ def matching(
     epsilon: float = EPSILON,
     *,
     near: bool = True,
+    goal: Targeted | None = None,
     scene: Scene | None = None,
     known: Known = surrogates,
     objective: Lowered = lambda victim, scene: alignment_loss,
 ) -> Case:
     """Gradient matching against a victim that trains from scratch.
 
-    scene: to share it among cases. known: the surrogates of an attacker who expects this victim.
-    objective: what this attacker lowers on them.
+    goal: None draws one. scene: to share it among cases. known: the surrogates of an attacker who
+    expects this victim. objective: what this attacker lowers on them.
     """
-    scene = draw_scene(seed, setting=setting) if scene is None else scene
-    goal = draw_goal(scene.adults, scene.test, seed, near)
+    scene = scene or draw_scene(seed, setting=setting)
+    goal = goal or draw_goal(scene.adults, scene.test, seed, near)
     base = best_bases(scene, goal, budget)
     craft_against = attacker(scene, goal, base, epsilon, known, objective)
     given = (scene.data, goal, scene.test, scene.model, setting.recipe, seed)

@@ -25,6 +25,10 @@ class CheckFailed(AssertionError):
     """The function does not do yet what the exercise asks; the message says on which input."""
 
 
+class NotWritten(CheckFailed, NotImplementedError):
+    """The function is the empty one of the workshop copy."""
+
+
 def attempt(function: Callable, *inputs, finite: bool = True, none: bool = False, **options):
     """Call the reader's function and return its answer; whatever goes wrong becomes a message.
 
@@ -43,7 +47,7 @@ def attempt(function: Callable, *inputs, finite: bool = True, none: bool = False
         with warnings.catch_warnings(action="ignore"):
             answer = function(*inputs, **options)
     except NotImplementedError as error:
-        raise CheckFailed(f"{name} is not written yet. {error}") from None
+        raise NotWritten(f"{name} is not written yet. {error}") from None
     except Exception as error:
         advice = next((f" {text}" for words, text in ADVICE.items() if words in str(error)), "")
         said = f"{type(error).__name__}: {error}".rstrip(".")

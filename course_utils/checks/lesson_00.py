@@ -7,8 +7,10 @@ from torch import Tensor
 
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_number, as_tensor, compare, side_by_side
+from course_utils.record import recorded
 
 
+@recorded
 def check_stamp(stamp: Callable) -> None:
     """The square is where the docstring says, everything else is untouched. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -50,6 +52,7 @@ def compare_squares(found: Tensor, images: Tensor, size: int, case: str) -> None
             )
 
 
+@recorded
 def check_attack_success_rate(rate: Callable) -> None:
     """Compares with counting one image after the other. Raises CheckFailed."""
     cases = [

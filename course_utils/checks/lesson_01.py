@@ -8,8 +8,10 @@ from scipy import stats
 
 from course_utils.checks import CheckFailed, attempt, passed, require
 from course_utils.checks.answers import as_array, as_number, compare, instead
+from course_utils.record import recorded
 
 
+@recorded
 def check_attack_cost(cost: Callable) -> None:
     """Compares with trying every budget in turn. Raises CheckFailed."""
     cases = [
@@ -74,6 +76,7 @@ def cost_slips(success: dict[int, bool]) -> dict[str, object]:
     }
 
 
+@recorded
 def check_wilson_interval(interval: Callable) -> None:
     """Compares with scipy's Wilson interval. Raises CheckFailed."""
     rows = []
@@ -137,6 +140,7 @@ def interval_slips(successes: int, trials: int, z: float) -> dict[str, np.ndarra
     }
 
 
+@recorded
 def check_mcnemar_p_value(p_value: Callable) -> None:
     """Compares with adding up the coin flips one by one. Raises CheckFailed."""
     rows = []
@@ -198,4 +202,70 @@ def p_value_slips(both: int, only_first: int, only_second: int, neither: int) ->
         * (total > 0),
         "That is one minus the p-value.": 1 - right,
         "A test gives more than one number: take its p-value.": smaller / max(total, 1),
+    }
+
+
+def check_nearest_control(control: Callable) -> None:
+    """Compares with measuring the distance to every victim in turn. Raises CheckFailed."""
+    curve = {"slow": 0.80, "plain": 0.84, "slower": 0.70, "13 epochs": 0.833, "lucky": 0.88}
+    curves = [(curve, d) for d in (0.84, 0.82, 0.829, 0.79, 0.77, 0.72, 0.3, 0.832, 0.8355, 0.95)]
+    few, rows = {"plain": 0.6, "slow": 0.5}, []
+    for accuracy, defended in [*curves, (few, 0.52), (few, 0.58)]:
+        right = "plain"
+        for name in accuracy:
+            gain = abs(accuracy[right] - defended) - abs(accuracy[name] - defended)
+            if accuracy["plain"] - defended > 0.005 and gain > 0:
+                right = name
+        found = attempt(control, dict(accuracy), defended)
+        require(isinstance(found, str), f"Give the name, not the accuracy{instead(found)}.")
+        rows.append((accuracy, defended, found, right, control_slips(accuracy, defended)))
+    for accuracy, defended, found, right, slips in rows:
+        if found != right:
+            advice = next((t for t in slips if all(a == by[t] for *_, a, _, by in rows)), "")
+            raise CheckFailed(
+                f"For a defense of accuracy {defended} among {accuracy} the control is {right!r}, "
+                f"you gave {found!r}. {advice}"
+            )
+    passed(control)
+
+
+def control_slips(accuracy: dict[str, float], defended: float) -> dict[str, str]:
+    """What common mistakes make of the control."""
+
+    def nearest(names: list[str]) -> str:
+        return min(names, key=lambda name: abs(accuracy[name] - defended))
+
+    def unless(as_good: bool, other: str) -> str:
+        return "plain" if as_good else other
+
+    plain, best = accuracy["plain"], nearest([*accuracy])
+    rest = [name for name in accuracy if name != "plain"]
+    below = [name for name in accuracy if accuracy[name] <= defended]
+    above = [name for name in accuracy if accuracy[name] >= defended]
+    good, gap = defended >= plain - 0.005, plain - defended
+    return {
+        "Within half a point of plain it is plain: ask for that first.": best,
+        "A point is 0.01: half a point is 0.005, not 0.05.": unless(gap <= 0.05, best),
+        "A point is 0.01: half a point is 0.005, not 0.5.": unless(gap <= 0.5, best),
+        "That is a whole point; the rule is half a point.": unless(gap <= 0.01, best),
+        "A defense that is better than plain is compared with plain as well.": unless(
+            abs(gap) <= 0.005, best
+        ),
+        "Plain stays a candidate beyond half a point too.": unless(good, nearest(rest)),
+        "The nearest may lie on either side: take the absolute difference.": unless(
+            good, min(accuracy, key=lambda name: accuracy[name] - defended)
+        ),
+        "The nearest may lie on either side, not only below.": unless(
+            good, max(below, key=accuracy.get, default=min(accuracy, key=accuracy.get))
+        ),
+        "The nearest may lie on either side, not only above.": unless(
+            good, min(above, key=accuracy.get, default="plain")
+        ),
+        "That is the one that is furthest: take the smallest difference.": unless(
+            good, max(accuracy, key=lambda name: abs(accuracy[name] - defended))
+        ),
+        "Not every defense is compared with plain.": "plain",
+        "The names need not come in the order of their accuracy.": unless(
+            good, next((name for name in accuracy if accuracy[name] <= defended), [*accuracy][-1])
+        ),
     }

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from course_utils.checks import CheckFailed, attempt, passed, require
 from course_utils.checks.answers import as_array, as_rows, as_tensor, compare, instead
+from course_utils.record import recorded
 
 
+@recorded
 def check_expected_targets(targets: Callable) -> None:
     """Compares with adding up every label that the noise can give. Raises CheckFailed."""
     rows = []
@@ -68,6 +70,7 @@ def target_slips(labels: Tensor, n_classes: int, noise: float) -> dict[str, Tens
     }
 
 
+@recorded
 def check_choose_flips(choose: Callable) -> None:
     """Compares with walking through all flips, the most harmful first. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -163,6 +166,7 @@ def compare_flips(rows: list[tuple]) -> None:
         )
 
 
+@recorded
 def check_relative_accuracy_drop(drop: Callable) -> None:
     """Compares with taking one trial after the other. Raises CheckFailed."""
     rows = []

@@ -7,10 +7,12 @@ import torch
 
 from course_utils.checks import CheckFailed, attempt, passed, require
 from course_utils.checks.answers import as_array, as_tensor, compare, same, text
+from course_utils.record import recorded
 
 Array = np.ndarray
 
 
+@recorded
 def check_class_limits(limits: Callable) -> None:
     """Compares with counting, score by score, in each class. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -70,6 +72,7 @@ def limit_slips(scores: Array, labels: Array, n_classes: int, quantile: float) -
     }
 
 
+@recorded
 def check_slab_distance(distance: Callable) -> None:
     """Compares with one point after the other, in plain Python. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -137,6 +140,7 @@ def distance_slips(x: Array, y: Array, means: Array, others: Array) -> dict[str,
     }
 
 
+@recorded
 def check_walk(walk: Callable) -> None:
     """Compares with searching the time of the walk by halving. Raises CheckFailed."""
     rng = np.random.default_rng(0)

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_tensor, compare, text
+from course_utils.record import recorded
 
 
+@recorded
 def check_project(project: Callable) -> None:
     """Compares with clipping one pixel after the other. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -84,6 +86,7 @@ def project_slips(
     }
 
 
+@recorded
 def check_project_to_simplex(project: Callable) -> None:
     """Compares with a search for the number that is subtracted. Raises CheckFailed."""
     cases = [[0.2, 0.3, 0.5], [2.0, 0.0], [0.9, 0.8, -0.5], [-3.0, -1.0, -2.0, -1.5], [5.0]]
@@ -144,6 +147,7 @@ def simplex_slips(values: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+@recorded
 def check_bullseye_loss(loss: Callable) -> None:
     """Compares with adding up one feature after the other. Raises CheckFailed."""
     rows, slopes = [], []

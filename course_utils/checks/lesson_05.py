@@ -11,8 +11,10 @@ from course_utils.checks import CheckFailed, attempt, passed, require
 from course_utils.checks.answers import as_gradient, as_rows, as_tensor, compare
 from course_utils.data import Data
 from course_utils.models import Classifier, build
+from course_utils.record import recorded
 
 
+@recorded
 def check_alignment_loss(alignment: Callable) -> None:
     """Compares with numpy on one long vector, and with finite differences. Raises CheckFailed."""
     rows, slopes = [], []
@@ -109,6 +111,7 @@ def require_slope(answer: Tensor, images: Tensor, slowly: Callable, case: str) -
     )
 
 
+@recorded
 def check_choose_bases(choose: Callable) -> None:
     """Compares with the formula that a linear model has for the length. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -191,6 +194,7 @@ def base_slips(
     }
 
 
+@recorded
 def check_joint_gradient(joint: Callable) -> None:
     """Compares with numpy on one long vector for each target. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)

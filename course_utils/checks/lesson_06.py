@@ -11,8 +11,10 @@ from torch.nn.functional import cross_entropy
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_number, as_tensor, compare, instead
 from course_utils.models import Classifier, build
+from course_utils.record import recorded
 
 
+@recorded
 def check_unrolled_step(step: Callable) -> None:
     """Compares with an SGD step of torch, and with a finite difference. Raises CheckFailed."""
     rows, slopes = [], []
@@ -126,6 +128,7 @@ def require_slopes(
         )
 
 
+@recorded
 def check_margin_loss(loss: Callable) -> None:
     """Compares with one image after the other, in plain Python. Raises CheckFailed."""
     rows, slopes = [], []
@@ -202,6 +205,7 @@ def margin_slips(logits: np.ndarray, label: int, confidence: float) -> dict[str,
     }
 
 
+@recorded
 def check_predicted_loss(predict: Callable) -> None:
     """Compares with the slope of the true loss after a very small step. Raises CheckFailed."""
     rows = []

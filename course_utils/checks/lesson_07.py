@@ -9,8 +9,10 @@ from torch import Tensor
 
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_number, as_tensor, compare
+from course_utils.record import recorded
 
 
+@recorded
 def check_apply_trigger(apply: Callable) -> None:
     """Compares with mixing one pixel after the other. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -72,6 +74,7 @@ def trigger_slips(
     }
 
 
+@recorded
 def check_attack_success_rate(rate: Callable) -> None:
     """Compares with counting one image after the other. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -149,6 +152,7 @@ def share(mask: Tensor) -> float:
     return mask.double().mean().item()
 
 
+@recorded
 def check_pgd_step(step_function: Callable) -> None:
     """Compares with moving one pixel after the other. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)

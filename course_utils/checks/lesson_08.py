@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from course_utils.checks import CheckFailed, attempt, passed, require
 from course_utils.checks.answers import as_gradient, as_rows, as_tensor, compare
 from course_utils.models import build
+from course_utils.record import recorded
 from course_utils.threat import Backdoor
 
 
+@recorded
 def check_pair_greedily(pair: Callable) -> None:
     """Compares with walking through all pairs, the nearest first. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -101,6 +103,7 @@ def pair_slips(features: Tensor, sources: Tensor, table: np.ndarray) -> dict[str
     }
 
 
+@recorded
 def check_faint_trigger(faint: Callable) -> None:
     """Compares with moving pixel by pixel. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -160,6 +163,7 @@ def faint_slips(images: np.ndarray, patched: np.ndarray, epsilon: float) -> dict
     }
 
 
+@recorded
 def check_patched_gradient(gradient: Callable) -> None:
     """Compares with the mean of gradients of one image at a time. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)

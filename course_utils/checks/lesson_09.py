@@ -10,6 +10,7 @@ from torch import Tensor
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_gradient, as_number, side_by_side
 from course_utils.checks.mistakes import about, alike, by_length, diagnosis
+from course_utils.record import recorded
 
 SHAPES = ((3, 4), (3,), (2, 3, 1))
 ENDS = np.cumsum([math.prod(shape) for shape in SHAPES])[:-1]  # where a parameter's columns end
@@ -31,6 +32,7 @@ def rows_of(gradients: tuple[Tensor, ...]) -> np.ndarray:
     return np.concatenate([part.flatten(1).numpy() for part in gradients], axis=1)
 
 
+@recorded
 def check_clip(clip: Callable) -> None:
     """Compares with a loop over the examples in numpy. Raises CheckFailed."""
     for n, bound, seed in ((3, 1.0, 1), (1, 2.0, 0), (8, 0.2, 2), (5, math.inf, 3)):
@@ -126,6 +128,7 @@ def check_refusal(clip: Callable) -> None:
         )
 
 
+@recorded
 def check_group_cosine(group_cosine: Callable) -> None:
     """Compares with numpy on long vectors. Raises CheckFailed."""
     found, cases = [], []

@@ -11,10 +11,12 @@ from torch.nn.functional import cross_entropy
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_gradient, as_number, side_by_side
 from course_utils.checks.mistakes import about, alike, by_length, diagnosis
+from course_utils.record import recorded
 
 NEVER = "An attack that never succeeds has no finite cost: return math.inf."
 
 
+@recorded
 def check_clipped_sum(clipped_sum: Callable) -> None:
     """Compares with one example after another, clipped in numpy. Raises CheckFailed."""
     for n, width, clip, seed in ((6, 3, 1.0, 0), (1, 2, 0.5, 1), (7, 4, 99.0, 2), (5, 3, 0.3, 3)):
@@ -107,6 +109,7 @@ SUMS: dict[str, Callable] = {
 }
 
 
+@recorded
 def check_noise_length(noise_length: Callable) -> None:
     """Compares with noise that numpy draws, adds and divides. Raises CheckFailed."""
     random = np.random.default_rng(0)
@@ -165,6 +168,7 @@ LENGTHS: dict[str, Callable] = {
 }
 
 
+@recorded
 def check_attack_cost(attack_cost: Callable) -> None:
     """Compares with a search by hand over many outcomes. Raises CheckFailed."""
     random = np.random.default_rng(0)

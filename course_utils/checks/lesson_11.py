@@ -10,8 +10,10 @@ from torch import Tensor
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_array, side_by_side
 from course_utils.checks.mistakes import about, alike, diagnosis
+from course_utils.record import recorded
 
 
+@recorded
 def check_class_scores(scores: Callable) -> None:
     """Compares with the eigenvectors of the covariance matrix, in numpy. Raises CheckFailed."""
     for n, d, seed in ((12, 3, 0), (40, 8, 1), (9, 20, 2)):
@@ -101,6 +103,7 @@ SCORES: dict[str, Callable] = {
 }
 
 
+@recorded
 def check_vote_margin(margin: Callable) -> None:
     """Compares with counting the votes of one image after the other. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)

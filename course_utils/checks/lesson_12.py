@@ -10,6 +10,7 @@ from torch import Tensor
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_array, as_tensor, instead
 from course_utils.checks.mistakes import diagnosis
+from course_utils.record import recorded
 
 # height, width, share that stays, centre
 BOXES = (
@@ -24,6 +25,7 @@ BOXES = (
 )
 
 
+@recorded
 def check_cutmix_box(box: Callable) -> None:
     """Compares with the pixels whose distance from the centre is small. Raises CheckFailed."""
     found, expected = [], []
@@ -153,6 +155,7 @@ MISTAKES: dict[str, Callable] = {
 }
 
 
+@recorded
 def check_hardest(hardest: Callable) -> None:
     """Compares with a loop over the images. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)

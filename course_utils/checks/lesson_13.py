@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_array, as_tensor, instead, side_by_side
 from course_utils.checks.mistakes import diagnosis
+from course_utils.record import recorded
 
 
 class Linear(nn.Module):
@@ -34,6 +35,7 @@ class Linear(nn.Module):
         return self.head(images.flatten(1))
 
 
+@recorded
 def check_adversarial_loss(loss_function: Callable) -> None:
     """Compares with two-class linear models, whose worst images are known. Raises CheckFailed."""
     for n, epsilon, seed in ((6, 0.1, 1), (1, 0.05, 0), (9, 0.02, 2)):
@@ -158,6 +160,7 @@ def check_arguments(loss_function: Callable) -> None:
     )
 
 
+@recorded
 def check_random_signs(add: Callable) -> None:
     """Looks at every pixel, and at how the signs are spread. Raises CheckFailed."""
     for shape, epsilon, seed in (((4, 1, 3, 3), 0.1, 0), ((2, 3, 8, 8), 0.4, 1)):
@@ -255,6 +258,7 @@ def shared_signs(parts: np.ndarray) -> float:
     return np.abs(rows @ rows.T / rows.shape[1] - np.eye(len(rows))).max()
 
 
+@recorded
 def check_undominated(choose: Callable) -> None:
     """Compares with looking at every pair. Raises CheckFailed."""
     rng = np.random.default_rng(0)

@@ -11,6 +11,7 @@ from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_tensor, instead, side_by_side
 from course_utils.checks.mistakes import about, alike, diagnosis
 from course_utils.defenses.adversarial_poisoning import Split
+from course_utils.record import recorded
 
 SPLITS = (
     ([3, 1, 1, 2], 0.5),
@@ -24,6 +25,7 @@ SPLITS = (
 BOTH = "There must be at least one of each, whatever the share."
 
 
+@recorded
 def check_split_batch(split: Callable) -> None:
     """Compares with counting one label after another. Raises CheckFailed."""
     fakes, cases = [], []
@@ -142,6 +144,7 @@ FAKES: dict[str, Callable] = {
 }
 
 
+@recorded
 def check_craft_in_batch(craft: Callable) -> None:
     """Compares with Adam written out, on parabolas whose slopes change their sign. Raises
     CheckFailed.
@@ -303,6 +306,7 @@ def reordered(images: Tensor, labels: Tensor, generator: torch.Generator) -> Spl
     return Split(images[:3], labels[:3], images[3:], labels[3:], torch.full_like(labels[3:], 9))
 
 
+@recorded
 def check_poisoned_batch(make: Callable) -> None:
     """Watches what the inner attack gets, and what comes out of it. Raises CheckFailed."""
     images = torch.arange(7).float().view(-1, 1, 1, 1) / 10

@@ -9,10 +9,12 @@ from torch import Tensor
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_gradient, as_number, as_tensor, side_by_side
 from course_utils.checks.mistakes import about, alike, by_length, diagnosis
+from course_utils.record import recorded
 
 Parts = list[tuple[Tensor, Tensor]]
 
 
+@recorded
 def check_clipped_gradient(function: Callable) -> None:
     """Compares with one example at a time, values and slopes. Raises CheckFailed."""
     for n, sizes, clip, seed in ((6, (4, 3, 2), 2.0, 1), (1, (3, 2), 0.5, 0), (5, (2, 3), 99.0, 2)):
@@ -145,6 +147,7 @@ def check_slope(function: Callable) -> None:
     )
 
 
+@recorded
 def check_hold_constant(function: Callable) -> None:
     """Looks at the values and at the gradient, with and without a graph. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -195,6 +198,7 @@ def compare_slope(slope: Tensor, ratio: Tensor, case: str) -> None:
     )
 
 
+@recorded
 def check_worst_rate(function: Callable) -> None:
     """Compares with counting by hand. Raises CheckFailed."""
     rng = np.random.default_rng(0)

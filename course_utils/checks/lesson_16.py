@@ -8,11 +8,13 @@ import numpy as np
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_array
 from course_utils.checks.mistakes import about, alike, diagnosis
+from course_utils.record import recorded
 
 Trials = np.ndarray
 ALONE = "Here knowing is None: it was not tried, and there is one attacker."
 
 
+@recorded
 def check_worse_of(function: Callable) -> None:
     """Compares with the two arrays that were given. Raises CheckFailed."""
     rng = np.random.default_rng(0)
@@ -90,6 +92,7 @@ WORSE: dict[str, Callable] = {
 }
 
 
+@recorded
 def check_holm(function: Callable) -> None:
     """Compares with closed testing over all groups of tests. Raises CheckFailed."""
     rng = np.random.default_rng(0)
@@ -195,6 +198,7 @@ ADJUSTED: dict[str, Callable] = {
 }
 
 
+@recorded
 def check_rank_ranges(function: Callable) -> None:
     """Compares with counting in two loops. Raises CheckFailed."""
     rng = np.random.default_rng(0)

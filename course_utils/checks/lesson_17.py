@@ -7,8 +7,10 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from course_utils.checks import attempt, passed, require
+from course_utils.record import recorded
 
 
+@recorded
 def check_to_overtake(function: Callable) -> None:
     """Compares with moving one vote after the other. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -79,6 +81,7 @@ TIE_LOST = " With as many votes the smaller class comes first: a larger one must
 TIE_WON = " With as many votes the smaller class comes first: it needs no vote more than that."
 
 
+@recorded
 def check_run_off(function: Callable) -> None:
     """Compares with an election of Python loops. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)
@@ -134,6 +137,7 @@ def compare_winner(found: float, ballots: list[list[float]]) -> None:
     )
 
 
+@recorded
 def check_bagging_radius(function: Callable) -> None:
     """Compares with raising the number of changed images until the promise ends. CheckFailed."""
     generator = torch.Generator().manual_seed(0)

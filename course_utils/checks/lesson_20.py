@@ -10,8 +10,10 @@ from numbers import Real
 import numpy as np
 
 from course_utils.checks import attempt, passed, require
+from course_utils.record import recorded
 
 
+@recorded
 def check_times_seen(times_seen: Callable) -> None:
     """Counts the poisons in batches that are really drawn. Raises CheckFailed."""
     random = np.random.default_rng(0)
@@ -57,6 +59,7 @@ def _seen_hint(found: float, count: int, clean: int, steps: int, batch: int) -> 
     return ""
 
 
+@recorded
 def check_agreed_answer(agreed_answer: Callable) -> None:
     """Compares with votes counted by hand. Raises CheckFailed."""
     cases = [
@@ -109,6 +112,7 @@ def _vote_hint(found: object, values: tuple, needed: int, expected: object) -> s
     return ""
 
 
+@recorded
 def check_is_promised(is_promised: Callable) -> None:
     """Compares with hashes that are known from elsewhere. Raises CheckFailed."""
     # The two test vectors are published in FIPS 180-4's examples; the third is computed by another

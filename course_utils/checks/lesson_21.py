@@ -7,10 +7,12 @@ import torch
 
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_array, as_number, compare
+from course_utils.record import recorded
 
 PRICE = 5
 
 
+@recorded
 def check_finding_score(function: Callable) -> None:
     """Compares with counting image by image. Raises CheckFailed."""
     rows = []
@@ -81,6 +83,7 @@ def finding_slips(flagged: set, poison: set, n: int) -> dict[str, float]:
     }
 
 
+@recorded
 def check_repair_score(function: Callable) -> None:
     """Compares with walking from one level to the next. Raises CheckFailed."""
     rows = []
@@ -152,6 +155,7 @@ def repair_slips(
     }
 
 
+@recorded
 def check_accuracy_interval(function: Callable) -> None:
     """Compares with sums in plain Python. Raises CheckFailed."""
     generator = torch.Generator().manual_seed(0)

@@ -48,4 +48,4 @@ def about(advice: str) -> Iterator[None]:
     try:
         yield
     except CheckFailed as error:
-        raise CheckFailed(f"{error} {advice}".rstrip()) from error.__cause__
+        raise type(error)(f"{error} {advice}".rstrip()) from error.__cause__

@@ -93,6 +93,7 @@ def record(
 def linear_norms(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     """The same lengths (N,) for models of linear layers, without the gradients of the examples.
 
+    The simplest case of `gradient_shaping.ghost_norms`, which lesson 10 builds for more layers.
     Source: Goodfellow, Efficient Per-Example Gradient Computations (arXiv 1510.01799).
     """
     losses, seen = record(model, images, labels, linear_layers(model))

@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -14,7 +13,17 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tools.lessons import ROOT, code_cells, lesson_files, read, to_text, write
+from tests.sample_lesson import link_environment
+from tools.lessons import (
+    ROOT,
+    code_cells,
+    has_tag,
+    lesson_files,
+    read,
+    to_text,
+    without_export,
+    write,
+)
 
 FIRST = lesson_files()[0]
 SECONDS = 1000  # Playwright counts milliseconds
@@ -24,17 +33,14 @@ START, RUN = 60 * SECONDS, 300 * SECONDS
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory) -> Path:
-    """A copy of what `make lab` needs, the first lesson without outputs."""
+    """A copy of what `make lab` and the lessons need."""
     folder = tmp_path_factory.mktemp("course")
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy2(ROOT / name, folder)
-    hidden = shutil.ignore_patterns(".*")
-    for name in ("notebooks", "tools"):
+    hidden = shutil.ignore_patterns(".*", "__pycache__")
+    for name in ("notebooks", "tools", "course_utils", "data"):
         shutil.copytree(ROOT / name, folder / name, ignore=hidden)
-    nb = read(FIRST)
-    for cell in code_cells(nb):
-        cell.outputs, cell.execution_count = [], None
-    write(folder / "notebooks" / FIRST.name, to_text(nb))
+    link_environment(folder)
     return folder
 
 
@@ -45,8 +51,9 @@ def address(course) -> Iterator[str]:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     options = f"--no-browser --allow-root --ServerApp.port={port} --IdentityProvider.token=test"
-    command = ["make", "lab", f"VENV={sys.prefix}", f"LAB_ARGS={options}"]
-    own = os.environ | {"JUPYTERLAB_WORKSPACES_DIR": str(course / "workspaces")}
+    command = ["make", "lab", f"LAB_ARGS={options}"]
+    places = {"JUPYTERLAB_WORKSPACES_DIR": str(course / "workspaces"), "PYTHONPATH": str(course)}
+    own = os.environ | places
     with open(course / "lab.log", "w") as log:
         server = subprocess.Popen(
             command, cwd=course, env=own, stdout=log, stderr=log, process_group=0
@@ -84,14 +91,26 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     assert errors == []
 
 
-def test_the_first_lesson_runs_and_shows_its_figure(page, address, course, screenshot):
-    page.goto(f"{address}/lab/tree/notebooks/{FIRST.name}?token=test")
+def solve(path: Path) -> None:
+    """Write the exercises of a learner's copy of the first lesson."""
+    nb = read(path)
+    for cell, solved in zip(nb.cells, read(FIRST).cells, strict=True):
+        if has_tag(cell, "exercise"):
+            cell.source = without_export(solved.source)
+    write(path, to_text(nb))
+
+
+def test_a_learners_copy_runs_shows_its_figure_and_keeps_progress(
+    page, address, course, screenshot
+):
+    lesson = course / "my_work" / FIRST.name
+    solve(lesson)
+    page.goto(f"{address}/lab/tree/my_work/{FIRST.name}?token=test")
     page.locator(".jp-Notebook h1").wait_for(timeout=START)
     page.locator(IDLE).first.wait_for(timeout=START)
     assert page.locator(".jp-RenderedImage img").count() == 0
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    lesson = course / "notebooks" / FIRST.name
     cells = len(code_cells(read(lesson)))
     done = page.locator(".jp-InputPrompt", has_text=f"[{cells}]:")
     done.wait_for(state="attached", timeout=RUN)
@@ -106,10 +125,12 @@ def test_the_first_lesson_runs_and_shows_its_figure(page, address, course, scree
     outputs = [output for cell in code_cells(read(lesson)) for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert [output for output in outputs if output.output_type == "error"] == []
+    noted = (course / "my_work" / "progress.jsonl").read_text(encoding="utf-8")
+    assert noted.count('"passed": true') == noted.count("\n") == 2
 
 
-def test_a_workshop_lesson_opens(page, address, screenshot):
-    page.goto(f"{address}/lab/tree/notebooks/workshop/{lesson_files()[1].name}?token=test")
+def test_another_copy_opens_unwritten(page, address, screenshot):
+    page.goto(f"{address}/lab/tree/my_work/{lesson_files()[1].name}?token=test")
     page.get_by_text("This is the workshop copy.").wait_for(timeout=START)
     page.locator(IDLE).first.wait_for(timeout=START)
     page.get_by_text("raise NotImplementedError").first.wait_for(state="attached")

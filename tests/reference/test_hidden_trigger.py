@@ -50,7 +50,7 @@ def test_pairs_by_hand():
 
 def test_as_many_sources_as_poisons_are_enough():
     assert hidden_trigger_loss(torch.zeros(2, 1), torch.ones(2, 1)).item() == 1
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="3 poisons but only 2 patched"):
         hidden_trigger_loss(torch.zeros(3, 1), torch.ones(2, 1))
 
 

@@ -303,6 +303,103 @@ def p_by_scipys_cdf(first, second):
     return np.minimum(1.0, 2 * stats.binom.cdf(smaller, total, 0.5))
 
 
+def nearest(accuracy, defended):
+    return min(accuracy, key=lambda name: abs(accuracy[name] - defended))
+
+
+def right_control(accuracy, defended):
+    return "plain" if defended >= accuracy["plain"] - 0.005 else nearest(accuracy, defended)
+
+
+def forgets_plain(accuracy, defended):
+    return nearest(accuracy, defended)
+
+
+def five_points(accuracy, defended):
+    return "plain" if accuracy["plain"] - defended <= 0.05 else nearest(accuracy, defended)
+
+
+def half_of_all(accuracy, defended):
+    return "plain" if accuracy["plain"] - defended <= 0.5 else nearest(accuracy, defended)
+
+
+def a_whole_point(accuracy, defended):
+    return "plain" if accuracy["plain"] - defended <= 0.01 else nearest(accuracy, defended)
+
+
+def both_sides_of_plain(accuracy, defended):
+    close = abs(accuracy["plain"] - defended) <= 0.005
+    return "plain" if close else nearest(accuracy, defended)
+
+
+def without_plain(accuracy, defended):
+    rest = {name: value for name, value in accuracy.items() if name != "plain"}
+    return "plain" if defended >= accuracy["plain"] - 0.005 else nearest(rest, defended)
+
+
+def signed(accuracy, defended):
+    if defended >= accuracy["plain"] - 0.005:
+        return "plain"
+    return min(accuracy, key=lambda name: accuracy[name] - defended)
+
+
+def only_below(accuracy, defended):
+    if defended >= accuracy["plain"] - 0.005:
+        return "plain"
+    below = [name for name in accuracy if accuracy[name] <= defended]
+    return max(below, key=accuracy.get, default=min(accuracy, key=accuracy.get))
+
+
+def only_above(accuracy, defended):
+    if defended >= accuracy["plain"] - 0.005:
+        return "plain"
+    above = [name for name in accuracy if accuracy[name] >= defended]
+    return min(above, key=accuracy.get)
+
+
+def furthest(accuracy, defended):
+    if defended >= accuracy["plain"] - 0.005:
+        return "plain"
+    return max(accuracy, key=lambda name: abs(accuracy[name] - defended))
+
+
+def always_plain(accuracy, defended):
+    return "plain"
+
+
+def gives_the_accuracy(accuracy, defended):
+    return accuracy[right_control(accuracy, defended)]
+
+
+def takes_plain_out(accuracy, defended):
+    if defended >= accuracy["plain"] - 0.005:
+        return "plain"
+    accuracy.pop("lucky", None)
+    return nearest(accuracy, defended)
+
+
+def control_by_sorting(accuracy, defended):
+    if accuracy["plain"] - defended <= 0.005:
+        return "plain"
+    return sorted((abs(value - defended), name) for name, value in accuracy.items())[0][1]
+
+
+def control_by_numpy(accuracy, defended):
+    names, values = np.array(list(accuracy)), np.array(list(accuracy.values()))
+    if defended > accuracy["plain"] - 0.0050001:
+        return "plain"
+    return names[np.abs(values - defended).argmin()]
+
+
+def control_by_a_loop(accuracy, defended):
+    best = "plain"
+    if defended < accuracy["plain"] - 0.005:
+        for name in accuracy:
+            if abs(accuracy[name] - defended) < abs(accuracy[best] - defended):
+                best = name
+    return best
+
+
 WRONG = {
     "attack_cost": [
         (first_success, "larger budget fails"),
@@ -352,9 +449,25 @@ WRONG = {
         (the_whole_test, "Return one number, not BinomTestResult"),
         (turns_the_first, "What came in was changed: `first`"),
     ],
+    "nearest_control": [
+        (forgets_plain, "Within half a point of plain"),
+        (five_points, "0.005, not 0.05"),
+        (half_of_all, "0.005, not 0.5"),
+        (a_whole_point, "a whole point"),
+        (both_sides_of_plain, "better than plain"),
+        (without_plain, "Plain stays a candidate"),
+        (signed, "either side: take the absolute"),
+        (only_below, "not only below"),
+        (only_above, "not only above"),
+        (furthest, "the smallest difference"),
+        (always_plain, "Not every defense"),
+        (gives_the_accuracy, "Give the name, not the accuracy"),
+        (takes_plain_out, "What came in was changed"),
+    ],
 }
 RIGHT = {
     "attack_cost": [cost_by_numpy, cost_as_float, cost_by_recursion],
     "wilson_interval": [interval_as_a_list, interval_as_an_array, interval_by_the_quadratic],
     "mcnemar_p_value": [p_by_the_sum, p_as_a_tensor, p_by_scipys_cdf],
+    "nearest_control": [control_by_sorting, control_by_numpy, control_by_a_loop],
 }
