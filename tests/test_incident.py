@@ -311,7 +311,7 @@ def test_a_shipped_case_does_harm_that_an_oracle_undoes(name):
             key: np.mean([row["harms"][k] for row in truth[key]]) for key in ("nothing", "oracle")
         }
         assert harm["nothing"] - harm["oracle"] >= build.LEAST[goal["kind"]]
-    assert (len(truth["nothing"]), len(truth["oracle"])) == (build.SEEDS, build.ORACLES)
+    assert len(truth["nothing"]) >= build.SEEDS and len(truth["oracle"]) >= build.ORACLES
 
 
 @pytest.mark.parametrize(

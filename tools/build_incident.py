@@ -42,8 +42,8 @@ PER_CLASS = 200  # 2,000 training images a case
 TRUSTED_PER_CLASS = 20
 JUDGE_PER_CLASS = 100
 FEATURES_PER_CLASS = 300
-SEEDS = 20
-ORACLES, FEW, TRIES = 6, 3, 12
+SEEDS = 12
+ORACLES, FEW, TRIES = 4, 2, 12
 # Without weight decay, so that a victim learns wrong labels by heart.
 RECIPE = Recipe(epochs=20, batch_size=100, lr=0.1, weight_decay=0.0)
 SETTING = replace(MLP, recipe=RECIPE)
@@ -479,21 +479,26 @@ COUNTED: tuple[Maker, ...] = (
 LEAST = {"accuracy": 0.025, "class": 0.25, "target": 0.6, "backdoor": 0.5}
 
 
-def measured(draft: Draft, judge: Data, seeds: list[int]) -> tuple[list[dict], list[dict]]:
-    """What is measured of plain victims and of the oracle's, one row a seed."""
+Measured = tuple[list[dict], list[dict]]
+
+
+def measured(draft: Draft, judge: Data, plain: list[int], oracle: list[int]) -> Measured:
+    """What is measured of victims on the data as they come, and on those without the poisons.
+
+    plain, oracle: the seeds of the trainings of both; one row for each. Where there is no poison
+    the two are the same victims.
+    """
     case = opened(draft, "draft")
-    answers = incident.Answers(
-        {"draft": {"goals": draft.goals}},
-        {f"draft/{name}": values for name, values in draft.secret.items()},
-        judge,
-        "",
-    )
-    kept = incident.without(case.data, draft.rows.tolist())
-    found = []
-    for part, own in ((case.data, seeds), (kept, seeds[:ORACLES])):
-        models = (case.train(part, seed=seed) for seed in own)
-        found.append([incident.measure(model, case, answers) for model in models])
-    return tuple(found)
+    secret = {f"draft/{name}": values for name, values in draft.secret.items()}
+    answers = incident.Answers({"draft": {"goals": draft.goals}}, secret, judge, "")
+
+    def rows(data: Data, seeds: list[int]) -> list[dict]:
+        return [incident.measure(case.train(data, seed=s), case, answers) for s in seeds]
+
+    nothing, left = rows(case.data, plain), draft.rows.tolist()
+    if not left and plain[: len(oracle)] == oracle:
+        return nothing, nothing[: len(oracle)]
+    return nothing, rows(incident.without(case.data, left), oracle)
 
 
 def opened(draft: Draft, name: str) -> incident.OpenCase:
@@ -521,8 +526,10 @@ def draw_case(
     """A draft that is a case, with its measurements. Raises RuntimeError where none is found."""
     for _ in range(TRIES):
         draft = maker(replace(desk, pool=desk.pool.share(0, 1)))
-        if draft is not None and is_a_case(draft, *measured(draft, judge, seeds[:FEW])):
-            rows = measured(draft, judge, seeds)
+        few = draft and measured(draft, judge, seeds[:FEW], seeds[:FEW])
+        if few and is_a_case(draft, *few):
+            more = measured(draft, judge, seeds[FEW:], seeds[FEW:ORACLES])
+            rows = [first + then for first, then in zip(few, more, strict=True)]
             if is_a_case(draft, *rows):
                 return draft, *rows
     raise RuntimeError(f"{maker.__name__} gave no case in {TRIES} tries: use another seed.")
