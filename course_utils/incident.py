@@ -443,8 +443,10 @@ def harms(model: Classifier, name: str, answers: Answers) -> list[float]:
 def measure(model: Classifier, case: OpenCase, answers: Answers) -> dict:
     """All that is measured of one victim: the harms, accuracy, and the answer to the question."""
     right = accuracy(model, answers.judge.to(case.data.x.device))
-    asked = right if case.question == "accuracy" else case.outcomes(model).float().mean().item()
-    return {"harms": harms(model, case.name, answers), "accuracy": right, "asked": asked}
+    sample = case.outcomes(model).float().mean().item()
+    asked = right if case.question == "accuracy" else sample
+    found = {"accuracy": right, "asked": asked, "sample": sample}
+    return {"harms": harms(model, case.name, answers), **found}
 
 
 def poison_mask(name: str, answers: Answers, count: int) -> Tensor:
@@ -585,7 +587,7 @@ def covered(report: Report, case: OpenCase, truth: dict, control: list, after: l
                 [row["asked"] for row in (control if name == "control" else after)]
             )
             agrees = low <= own.high and own.low <= high
-        found[name] = agrees and high - low <= WIDEST[case.question]
+        found[name] = bool(agrees and high - low <= WIDEST[case.question])
     return found
 
 

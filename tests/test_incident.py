@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
     flips = torch.arange(0, 200)
     flipped = Poison(clean.x[flips], (clean.y[flips] + 1) % 10, flips).apply(clean)
     trigger = solid_patch(5)
-    marked = (clean.y != 3).nonzero()[:30, 0]
+    marked = (clean.y != 3).nonzero()[-30:, 0]
     door = Poison(trigger(clean.x[marked]), torch.full((30,), 3), marked).apply(clean)
     goals = {"flips": [{"kind": "accuracy"}]}
     goals["door"] = [{"kind": "backdoor", "source": None, "target": 3}]

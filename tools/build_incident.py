@@ -44,6 +44,7 @@ JUDGE_PER_CLASS = 100
 FEATURES_PER_CLASS = 300
 SEEDS = 12
 ORACLES, FEW, TRIES = 4, 2, 12
+ODD = 0.05
 # Without weight decay, so that a victim learns wrong labels by heart.
 RECIPE = Recipe(epochs=20, batch_size=100, lr=0.1, weight_decay=0.0)
 SETTING = replace(MLP, recipe=RECIPE)
@@ -510,7 +511,12 @@ def opened(draft: Draft, name: str) -> incident.OpenCase:
 
 
 def is_a_case(draft: Draft, nothing: list[dict], oracle: list[dict]) -> bool:
-    """Whether each attack of a draft does enough harm, and the oracle undoes it."""
+    """Whether each attack of a draft does enough harm, and the oracle undoes it.
+
+    And whether the images asked about are a fair sample: of an odd one no honest interval is right.
+    """
+    if abs(incident.mean(nothing, "sample") - incident.mean(nothing, "asked")) > ODD:
+        return False
     if not draft.goals:
         return draft.question == "accuracy" or incident.mean(nothing, "asked") >= 0.8
     for k, goal in enumerate(draft.goals):
