@@ -17,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 ONE_LESSON := $(if $(LESSON),--lesson $(LESSON))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab progress test lint notebooks results verify mutants benchmark incident bench site browser
+.PHONY: help lab progress test lint notebooks results verify claims mutants benchmark incident bench site browser
 
 # Scripts and the course's own package know where they were installed: the stamp says where that was.
 MOVED := $(shell test -s "$(INSTALLED)" && test "$$(cat "$(INSTALLED)")" != "$(CURDIR)" && echo moved)

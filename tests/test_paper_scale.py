@@ -20,7 +20,7 @@ from course_utils.defense import PLAIN, Defense
 from course_utils.models import build, predict
 from course_utils.paper_scale import BENCHMARK, KNOWING, ON_RESNET18, craft, draw_target, moved
 from course_utils.settings import RESNET, RESNET_FIFTH
-from course_utils.stored import load_unfinished, run_study
+from course_utils.stored import RESULTS, load_unfinished, run_study
 from course_utils.threat import Poison
 
 RECIPE = replace(RESNET.recipe, epochs=1, batch_size=10, lr=0.01)
@@ -175,6 +175,13 @@ def stopping_at(number: int):
         return whole(seed, setting)
 
     return draw
+
+
+def test_the_stored_rows_belong_to_the_benchmark_and_name_their_images():
+    rows = paper_scale.stored_rows(RESULTS)
+    assert set(rows.trial) <= set(BENCHMARK.seeds)
+    assert set(rows.data) <= {"CIFAR-10", paper_scale.JPEGS}
+    assert len(rows) == 4 * rows.trial.nunique() > 0
 
 
 def test_its_own_code_counts():

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_number, as_tensor
 from course_utils.checks.mistakes import alike, diagnosis
+from course_utils.record import recorded
 
 
+@recorded
 def check_auc_within(function: Callable) -> None:
     """Compares with scikit-learn's area under the ROC curve of one class. Raises CheckFailed."""
     generator, cases, found = torch.Generator().manual_seed(0), [], []
@@ -77,6 +79,7 @@ AUC_MISTAKES = {
 }
 
 
+@recorded
 def check_linear_products(function: Callable) -> None:
     """Compares with the gradients that autograd gives, one example at a time. CheckFailed."""
     generator, cases, found, expected = torch.Generator().manual_seed(0), [], [], []
@@ -144,6 +147,7 @@ PRODUCT_MISTAKES = {
 }
 
 
+@recorded
 def check_leave_one_out(function: Callable) -> None:
     """Compares with fitting the regression again without each row. Raises CheckFailed."""
     generator, cases, found, expected = torch.Generator().manual_seed(0), [], [], []

@@ -12,10 +12,12 @@ from course_utils.checks import attempt, passed, require
 from course_utils.checks.answers import as_number, as_tensor
 from course_utils.checks.mistakes import alike, diagnosis
 from course_utils.models import Classifier, build
+from course_utils.record import recorded
 
 SHAPE = (1, 6, 5)
 
 
+@recorded
 def check_prune(function: Callable) -> None:
     """Compares the features with those of the model that came in. Raises CheckFailed."""
     images = torch.rand(40, *SHAPE, generator=torch.Generator().manual_seed(1))
@@ -122,6 +124,7 @@ def trained(model: Classifier, images: Tensor) -> Classifier:
     return model
 
 
+@recorded
 def check_anomaly_indices(function: Callable) -> None:
     """Compares with the medians of Python's statistics. Raises CheckFailed."""
     tables = [
@@ -190,6 +193,7 @@ MISTAKES = {
 }
 
 
+@recorded
 def check_strip_entropy(function: Callable) -> None:
     """Compares with sums of Python floats. Raises CheckFailed."""
     generator, cases, found = torch.Generator().manual_seed(2), [], []
