@@ -490,7 +490,7 @@ def test_make_progress_prints_the_same(mine, capsys):
     assert said[1] == "  done              2026-05-01  Exercise 1: the trigger (stamp)"
     assert said[2].startswith("  failed last time  2026-05-01  Exercise 2")
     assert said[3].strip() == "The share is wrong."
-    assert said[4] == "01 measuring poisoning: 3 exercises, untouched"
+    assert said[4] == "01 measuring poisoning: 4 exercises, untouched"
     assert said[-2:] == overview.notices(mine)
 
 

@@ -31,7 +31,8 @@ def test_a_stored_study_is_fresh_and_complete(study):
     frame = load_study(study)
     keys = list(frame[list(study.columns)].drop_duplicates().itertuples(index=False, name=None))
     assert keys == list(study.units)
-    assert frame.notna().any().all()
+    empty = set(frame.columns[frame.isna().all()])
+    assert empty <= {"achieved"}  # an indiscriminate goal says nothing of one incident
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -205,6 +205,7 @@ def p_value_slips(both: int, only_first: int, only_second: int, neither: int) ->
     }
 
 
+@recorded
 def check_nearest_control(control: Callable) -> None:
     """Compares with measuring the distance to every victim in turn. Raises CheckFailed."""
     curve = {"slow": 0.80, "plain": 0.84, "slower": 0.70, "13 epochs": 0.833, "lucky": 0.88}
