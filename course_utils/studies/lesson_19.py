@@ -3,7 +3,6 @@
 Generated from notebooks/19_repair.ipynb: edit it there, then run make notebooks.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -31,7 +30,6 @@ from course_utils.defenses.trigger_reconstruction import (
     SEARCH,
     Reconstruction,
     smallest,
-    trigger_of,
     unlearn_trigger,
 )
 from course_utils.models import Classifier
@@ -95,15 +93,12 @@ def trigger_rows(
 ) -> Rows:
     """Unlearning with the trigger of another class, and with the planted one."""
     ordered = sorted(found, key=lambda one: (one.distance, -one.rate))
-    other = ordered[len(ordered) // 2]
-    triggers = {} if math.isinf(other.distance) else {"another class's trigger": trigger_of(other)}
+    steps = setting.scaled(STEPS)
+    other = with_images(model, kept, ordered[len(ordered) // 2], case, steps)
+    repairs = {"another class's trigger": other["unlearning the trigger"]}
     if isinstance(case.goal, threat.Backdoor):
-        triggers["the planted trigger"] = case.goal.trigger
-    how = (KEPT_LR, case.seed, setting.scaled(STEPS))
-    repairs = {
-        name: partial(unlearn_trigger, model, kept, trigger, *how)
-        for name, trigger in triggers.items()
-    }
+        given = (model, kept, case.goal.trigger, KEPT_LR, case.seed, steps)
+        repairs["the planted trigger"] = partial(unlearn_trigger, *given)
     return repaired(case, repairs, "kept")[0]
 
 
