@@ -31,8 +31,9 @@ def test_a_stored_study_is_fresh_and_complete(study):
     frame = load_study(study)
     keys = list(frame[list(study.columns)].drop_duplicates().itertuples(index=False, name=None))
     assert keys == list(study.units)
-    empty = set(frame.columns[frame.isna().all()])
-    assert empty <= {"achieved"}  # an indiscriminate goal says nothing of one incident
+    # What an indiscriminate attack achieves is seen against a clean victim, which one study lacks.
+    open_columns = ["achieved"] if study.name == "forensics_flips" else []
+    assert list(frame.columns[frame.isna().all()]) == open_columns
 
 
 @pytest.mark.parametrize("study", STUDIES)
