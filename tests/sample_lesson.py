@@ -9,7 +9,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tools.badges import fill, public_address
-from tools.lessons import ROOT, read, to_text
+from tools.lessons import ROOT, fold_solutions, read, to_text
 from tools.run import clean, source_hash
 
 NAME = "05_gradient_matching.ipynb"
@@ -21,6 +21,9 @@ def double(x: int) -> int:
     Slowly.
     """
     return round(math.ldexp(x, 1))'''
+QUESTIONS = "\n".join(
+    f"<details><summary>{n}. Why?</summary>\n\nSo.\n\n</details>" for n in range(1, 6)
+)
 CHECK = """\
 def check_double(fn):
     assert fn(2) == 4
@@ -47,9 +50,11 @@ def lesson() -> NotebookNode:
         text("## Exercises\n\nSee [the data](../data/README.md)."),
         code(DOUBLE, "exercise"),
         code(CHECK, "check"),
-        text("## What this does not show\n\nMuch.\n\n## Summary"),
+        text(
+            f"## What this does not show\n\nMuch.\n\n## Five questions\n\n{QUESTIONS}\n\n## Summary"
+        ),
     ]
-    return new_notebook(cells=cells, metadata={"course": {"minutes": 25}})
+    return new_notebook(cells=cells, metadata={"course": {"minutes": 5}})
 
 
 def make_course(root: Path, nb: NotebookNode | None = None, name: str = NAME) -> Path:
@@ -68,6 +73,7 @@ def as_if_executed(path: Path, root: Path) -> NotebookNode:
     for count, cell in enumerate(cells, start=1):
         cell.execution_count = count
     clean(nb)
+    fold_solutions(nb)
     nb.metadata.course.executed_sha256 = source_hash(nb)
     path.write_text(to_text(nb), encoding="utf-8")
     return nb

@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", NOTEBOOKS / "GLOSSARY.md", NOTEBOOKS / "REFERENCES.
 ENTRY = re.compile(r"- \*\*(.+?)\*\* \(\[lesson (\d\d)\]\((\d\d_\w+\.ipynb)\)\): [A-Z(].+\.")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
-YOU_ARE_HERE = "**You are here, lesson "
+YOU_ARE_HERE = "<sub>**You are here, lesson "
 READ_ON = (
     "All papers, with links: [references](../notebooks/REFERENCES.md). "
     "All terms: [glossary](../notebooks/GLOSSARY.md)."
@@ -136,7 +136,8 @@ def test_a_lesson_says_where_it_stands(path):
     near = numbers[max(0, place - 1) : place + 2]
     steps = [f"**{STEPS[n]}**" if n == here else STEPS[n] for n in near]
     lines = [x for x in read(path).cells[0].source.splitlines() if x.startswith(YOU_ARE_HERE)]
-    assert lines == [f"{YOU_ARE_HERE}{here:02d} of {numbers[-1]}:** {' → '.join(steps)} {MAP}"]
+    place = f"{here:02d} of {numbers[-1]}:** {' → '.join(steps)}"
+    assert lines == [f"{YOU_ARE_HERE}{place} {MAP}</sub>"]
 
 
 def test_every_lesson_is_a_step():

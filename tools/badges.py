@@ -78,9 +78,9 @@ def badges(name: str, minutes: int, address: str) -> str:
     image = f"{COLAB}/assets/colab-badge.svg"
     return (
         "<!-- badges -->\n"
-        f"Lesson [![Open the lesson in Colab]({image})]({colab}/{name}) · "
+        f"<sub>Lesson [![Open the lesson in Colab]({image})]({colab}/{name}) · "
         f"workshop copy [![Open the workshop copy in Colab]({image})]({colab}/workshop/{name}) · "
-        f"[glossary]({address}/{blob}/GLOSSARY.md) · {minutes} minutes · no GPU needed\n"
+        f"[glossary]({address}/{blob}/GLOSSARY.md) · {minutes} minutes · no GPU needed</sub>\n"
         "<!-- /badges -->"
     )
 

@@ -11,14 +11,33 @@ from nbformat import NotebookNode
 from tools import export, workshop
 from tools.badges import MARKERS, fill, public_address
 from tools.figures import alternatives, stored
-from tools.lessons import ROOT, code_cells, has_tag, lesson_files, read, title
+from tools.lessons import (
+    EXERCISE,
+    ROOT,
+    code_cells,
+    has_tag,
+    lesson_files,
+    minutes_needed,
+    read,
+    title,
+)
 from tools.run import WIDGET, source_hash
 
 TAGS = {"setup", "exercise", "check", "must-hold"}
-SECTIONS = ("What must hold", "Exercises", "What this does not show", "Summary")
+SECTIONS = (
+    "What must hold",
+    "Exercises",
+    "What this does not show",
+    "Five questions",
+    "Summary",
+)
 MAX_BYTES = 1_000_000
 MAX_LINES = 25
 CHECK_WITHIN = 4
+MAX_IMPORTS = 8
+SPARE = 10  # minutes that a lesson may claim beyond what it needs
+LONG = 75  # minutes from which on a lesson says what a first reading may skip
+FIRST_READING = "**On a first reading**"
 ABSOLUTE = re.compile(r"(?<![\w:/.])(/(home|Users|root|work|tmp)\b|[A-Z]:\\)")
 
 
@@ -160,6 +179,79 @@ def exercises(nb: NotebookNode) -> Iterator[str]:
             )
 
 
+def opening(nb: NotebookNode) -> Iterator[str]:
+    """The setup cell comes second, and no screen of imports before the first idea."""
+    if len(nb.cells) < 2 or not has_tag(nb.cells[1], "setup"):
+        yield "the setup cell is not the second cell: the first holds all that comes before it"
+    for number, cell in numbered(nb):
+        lines = cell.source.count("\n") + 1
+        if lines > MAX_IMPORTS and imports_only(cell):
+            yield (
+                f"cell {number} has {lines} lines of imports; at most {MAX_IMPORTS}: import names "
+                "where they are first used"
+            )
+
+
+def imports_only(cell: NotebookNode) -> bool:
+    """Whether a code cell holds nothing but imports."""
+    try:
+        body = ast.parse(cell.source).body
+    except SyntaxError:
+        return False
+    return all(isinstance(node, ast.Import | ast.ImportFrom) for node in body)
+
+
+def tasks(nb: NotebookNode) -> Iterator[str]:
+    """An exercise says how long, how hard and how important it is, and what to do."""
+    text = "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    for heading in re.findall(r"^### Exercise .*$", text, re.MULTILINE):
+        if not EXERCISE.fullmatch(heading):
+            yield (
+                f"{heading!r} must end like '(10 minutes, easy, essential)': easy, medium or hard; "
+                "essential, useful or optional"
+            )
+        task = text.partition(f"{heading}\n")[2].partition("<details>")[0].strip()
+        if not task.endswith((".", "?", ":", "`", "$")):
+            yield f"{heading!r} must say its task before the hint"
+    for head in re.findall(r"\*\*Go further[^*]*\*\*", text):
+        if not re.search(r"\(\d+ minutes, (easy|medium|hard)\)", head):
+            yield f"{head!r} must say its minutes and how hard it is, like '(10 minutes, easy)'"
+    for number, cell in numbered(nb):
+        folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+        if folded != has_tag(cell, "exercise"):
+            yield f"cell {number}: the solutions of exercises are folded, and nothing else"
+
+
+def questions(nb: NotebookNode) -> Iterator[str]:
+    """Five questions with folded answers."""
+    text = "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    asked = text.partition("\n## Five questions\n")[2].partition("\n## ")[0]
+    found = re.findall(r"<summary>(\d)\. [^<]+\?</summary>\s+\S.*?</details>", asked, re.DOTALL)
+    if found != list("12345"):
+        yield (
+            "'## Five questions' must hold <details><summary>1. Question?</summary>, an answer and "
+            f"</details>, numbered 1 to 5; found {found}"
+        )
+
+
+def minutes(nb: NotebookNode) -> Iterator[str]:
+    """As many minutes as reading and exercises take; a long lesson says what may wait."""
+    stated = nb.metadata.get("course", {}).get("minutes")
+    needed = minutes_needed(nb)
+    if isinstance(stated, int) and not needed <= stated <= needed + SPARE:
+        yield f"the metadata say {stated} minutes; text, code and exercises take {needed}"
+    if isinstance(stated, int) and stated > LONG:
+        first = nb.cells[0].source.partition(FIRST_READING)[2].partition("\n\n")[0]
+        text = "\n".join(cell.source for cell in nb.cells[1:] if cell.cell_type == "markdown")
+        headings = re.findall(r"^#{2,3} (.+?)\s*$", text, re.MULTILINE)
+        named = re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", first)
+        if not named:
+            yield f"over {LONG} minutes: the first cell needs '{FIRST_READING}', *sections* to skip"
+        yield from (
+            f"on a first reading: no section {name!r}" for name in named if name not in headings
+        )
+
+
 def generated(nb: NotebookNode, name: str, address: str) -> Iterator[str]:
     """Badges and setup cell as the tool writes them."""
     before = generated_text(nb)
@@ -193,6 +285,10 @@ RULES: tuple[Callable[[NotebookNode], Iterator[str]], ...] = (
     code,
     sections,
     exercises,
+    opening,
+    tasks,
+    questions,
+    minutes,
 )
 
 

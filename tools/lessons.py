@@ -1,5 +1,6 @@
 """What the tools share: finding lessons, reading them, and comparing generated files."""
 
+import math
 import os
 import re
 import subprocess
@@ -11,6 +12,12 @@ import nbformat
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
+WORDS, LINES = 200, 25  # of text and of code that a reader takes in in a minute
+EXERCISE = re.compile(
+    r"^### Exercise \d+: .+ "
+    r"\((\d+) minutes, (?:easy|medium|hard), (?:essential|useful|optional)\)$",
+    re.MULTILINE,
+)
 
 
 def lesson_files(root: Path = ROOT, lesson: str | None = None) -> list[Path]:
@@ -54,6 +61,31 @@ def title(nb: NotebookNode) -> str:
     if not heading:
         raise ValueError("the first cell must hold the title, a line that begins with '# '")
     return re.sub(r"^(Lesson\s+)?\d+\W+", "", heading[1].strip())
+
+
+def minutes_needed(nb: NotebookNode) -> int:
+    """Minutes for the text, the code and the exercises of a lesson, without *Go further*.
+
+    Addresses, alternative texts and the setup cell are not read. The cells run in the meantime.
+    """
+    text = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    words = re.sub(
+        r"<!-- badges -->.*?<!-- /badges -->|!\[[^]]*\]|\]\([^)]*\)|<[^>]*>",
+        " ",
+        text,
+        flags=re.DOTALL,
+    )
+    code = [cell.source for cell in code_cells(nb) if not has_tag(cell, "setup")]
+    lines = [line for source in code for line in source.splitlines() if line.strip()]
+    exercises = sum(int(minutes) for minutes in EXERCISE.findall(text))
+    return math.ceil(len(words.split()) / WORDS + len(lines) / LINES + exercises)
+
+
+def fold_solutions(nb: NotebookNode) -> None:
+    """Show the solution of an exercise folded: in JupyterLab a click on the dots opens it."""
+    for cell in code_cells(nb):
+        if has_tag(cell, "exercise"):
+            cell.metadata["jupyter"] = {"source_hidden": True}
 
 
 def without_export(source: str) -> str:

@@ -22,7 +22,16 @@ from nbformat import NotebookNode
 from tools import export, workshop
 from tools.badges import fill, public_address
 from tools.figures import describe
-from tools.lessons import code_cells, has_tag, lesson_files, read, ruff, to_text, write
+from tools.lessons import (
+    code_cells,
+    fold_solutions,
+    has_tag,
+    lesson_files,
+    read,
+    ruff,
+    to_text,
+    write,
+)
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BAR = re.compile(r"\d+%\||\d+it \[")
@@ -36,6 +45,7 @@ def run_lesson(path: Path, address: str) -> None:
     nb = nbformat.reads(ruff(["format"], to_text(nb), path), as_version=4)
     execute(nb, path.parent)
     clean(nb)
+    fold_solutions(nb)
     describe(nb)
     nb.metadata.course.executed_sha256 = source_hash(nb)
     write(path, to_text(nb))

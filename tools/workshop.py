@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import re
 import sys
 from pathlib import Path
 
@@ -30,6 +31,13 @@ KEEP = """
 import course_utils.record
 
 course_utils.record.keep_progress()"""
+PREDICT = "**Predict.**"
+SEEN = """\
+<details><summary>What we saw: open it when you have run the cell</summary>
+
+{text}
+
+</details>"""
 STUB = """\
     raise NotImplementedError(
         "Write this function. To go on without it: "
@@ -45,13 +53,38 @@ def workshop_copy(lesson: NotebookNode, name: str) -> NotebookNode:
         cell.outputs, cell.execution_count = [], None
         if has_tag(cell, "exercise"):
             cell.source = stub(cell.source, name)
+            cell.metadata.pop("jupyter", None)
         if has_tag(cell, "setup"):
             cell.source += KEEP
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace("](../", "](../../")
     nb.cells[0].source += NOTE.format(name=name)
+    fold_answers(nb)
     return nb
+
+
+def fold_answers(nb: NotebookNode) -> None:
+    """Fold the text under the cells that a *Predict* asks about, up to its next heading."""
+    asked = False
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            asked = asked and "run"
+            continue
+        if asked == "run":
+            text, rest = until_heading(cell.source)
+            if text:
+                cell.source = "\n\n".join(filter(None, [SEEN.format(text=text), rest]))
+            asked = False
+        if PREDICT in cell.source:
+            asked = "asked"
+
+
+def until_heading(text: str) -> tuple[str, str]:
+    """A text up to its first heading or *Predict*, and what follows from there."""
+    start = re.search(rf"^(?:#{{2,3}} |{re.escape(PREDICT)})", text, re.MULTILINE)
+    place = start.start() if start else len(text)
+    return text[:place].strip(), text[place:].strip()
 
 
 def stub(source: str, name: str) -> str:
