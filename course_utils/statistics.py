@@ -1,8 +1,8 @@
 """Which interval for which quantity: the statistics of every comparison in the course.
 
 The unit is always the trial. One yes/no a trial: Wilson. A rate or an accuracy measured inside a
-trial: bootstrap over trials. Two conditions on the same trials: the paired difference, and for
-yes/no the exact McNemar test.
+trial: Student's t over trials. Two conditions on the same trials: the paired difference, and for
+yes/no the exact McNemar test. Lesson 01 shows how often these intervals contain the truth.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,25 +28,9 @@ def wilson(outcomes: Sequence[bool]) -> Interval:
     """Rate of one yes/no a trial, with its Wilson interval (Wilson 1927)."""
     values = _numbers(outcomes)
     if not _yes_or_no(values):
-        raise ValueError("The Wilson interval is for yes/no outcomes: use `bootstrap` for rates.")
+        raise ValueError("The Wilson interval is for yes/no outcomes: use `t_interval` for shares.")
     interval = stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
     return Interval(float(values.mean()), float(interval.low), float(interval.high))
-
-
-def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
-    """Mean over trials, with its percentile bootstrap interval (10,000 resamples of trials)."""
-    numbers = _numbers(values)
-    if len(numbers) < 2:
-        raise ValueError("One trial says nothing about the spread: run at least 2, better 20.")
-    result = stats.bootstrap(
-        (numbers,),
-        np.mean,
-        n_resamples=10_000,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = result.confidence_interval
-    return Interval(float(numbers.mean()), float(low), float(high))
 
 
 def t_interval(values: Sequence[float]) -> Interval:
@@ -84,14 +68,14 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Interv
     Two Series whose indexes have the same name, such as "trial", are paired by index; all else by
     position, so sort by trial first.
 
-    For numbers, a bootstrap over trials. For yes/no outcomes, the adjusted Wald interval of Bonett
+    For numbers, Student's t of the differences. For yes/no, the adjusted Wald interval of Bonett
     and Price (2012), which does not shrink to nothing when all pairs agree.
     """
     a, b = _pairs(first, second)
     if len(a) < 2:
         raise ValueError("One pair says nothing about the spread: run at least 2, better 40.")
     if not (_yes_or_no(a) and _yes_or_no(b)):
-        return bootstrap(a - b)
+        return _student(a - b)
     only_first = (np.sum(a > b) + 1) / (len(a) + 2)
     only_second = (np.sum(a < b) + 1) / (len(a) + 2)
     centre = only_first - only_second
@@ -202,7 +186,7 @@ def summary(frame: pd.DataFrame, measure: str, by: Sequence[str] = ("condition",
     by = [by] if isinstance(by, str) else list(by)
     _require(frame, "trial", measure, *by)
     _once_a_trial(frame, by)
-    interval = wilson if _yes_or_no(_numbers(frame[measure])) else bootstrap
+    interval = wilson if _yes_or_no(_numbers(frame[measure])) else t_interval
     rows = [
         {**dict(zip(by, keys, strict=True)), "trials": len(group)}
         | interval(group[measure])._asdict()

@@ -12,7 +12,6 @@ from scipy import stats
 
 from course_utils.statistics import (
     Interval,
-    bootstrap,
     holm,
     mcnemar,
     nearest_control,
@@ -100,41 +99,8 @@ def test_wilson_is_the_same_for_success_and_failure(values):
 
 
 def test_wilson_is_for_yes_and_no_only():
-    with pytest.raises(ValueError, match="use `bootstrap` for rates"):
+    with pytest.raises(ValueError, match="use `t_interval` for shares"):
         wilson([0, 0.5, 1])
-
-
-# Bootstrap
-
-
-def test_bootstrap_agrees_with_the_normal_interval_on_many_trials():
-    values = np.random.default_rng(0).beta(2, 3, size=200)
-    half = 1.96 * values.std() / math.sqrt(200)
-    expected = (values.mean(), values.mean() - half, values.mean() + half)
-    assert bootstrap(values) == pytest.approx(expected, abs=0.003)
-
-
-def test_bootstrap_is_deterministic_and_its_seed_matters():
-    values = np.random.default_rng(0).random(20)
-    assert bootstrap(values) == bootstrap(values)
-    assert bootstrap(values, seed=1) != bootstrap(values, seed=2)
-
-
-@given(rates)
-def test_bootstrap_contains_the_mean_within_the_values(values):
-    interval = bootstrap(values)
-    assert interval.estimate == pytest.approx(np.mean(values))
-    assert min(values) - 1e-9 <= interval.low <= interval.estimate + 1e-9
-    assert interval.estimate - 1e-9 <= interval.high <= max(values) + 1e-9
-
-
-def test_bootstrap_of_equal_values_is_a_point():
-    assert bootstrap([0.25] * 5) == (0.25, 0.25, 0.25)
-
-
-def test_bootstrap_needs_two_trials():
-    with pytest.raises(ValueError, match="One trial says nothing about the spread"):
-        bootstrap([0.5])
 
 
 # Student's t
@@ -150,10 +116,11 @@ def test_the_t_interval_covers_a_skewed_rate_better_than_the_percentile_bootstra
     """Twenty backdoors of a high and uneven success, as a stored study has them, over and over."""
     generator = np.random.default_rng(0)
     samples = generator.beta(6, 1, size=(400, 20))
-    t, percentile = (
-        sum(low <= 6 / 7 <= high for _, low, high in map(rule, samples))
-        for rule in (t_interval, bootstrap)
-    )
+    t = sum(low <= 6 / 7 <= high for _, low, high in map(t_interval, samples))
+    resampled = stats.bootstrap(
+        (samples,), np.mean, axis=1, n_resamples=2000, method="percentile", rng=generator
+    ).confidence_interval
+    percentile = np.sum((resampled.low <= 6 / 7) & (resampled.high >= 6 / 7))
     assert t > percentile
     assert t / 400 > 0.92
 
@@ -231,10 +198,17 @@ def test_the_difference_changes_sign_with_the_order(values):
     assert back == pytest.approx((-there.estimate, -there.high, -there.low))
 
 
-def test_the_difference_of_numbers_is_a_bootstrap_of_the_differences():
+def test_the_difference_of_numbers_is_students_t_of_the_differences():
     generator = np.random.default_rng(0)
     first, second = generator.random(20), generator.random(20)
-    assert paired_difference(first, second) == bootstrap(first - second)
+    test = stats.ttest_rel(first, second).confidence_interval(0.95)
+    expected = (np.mean(first - second), test.low, test.high)
+    assert paired_difference(first, second) == pytest.approx(expected)
+
+
+def test_a_difference_of_shares_is_not_cut_at_0():
+    """All first values are larger, but the truth may be a difference below 0."""
+    assert paired_difference([0.9, 0.5, 0.5], [0.1, 0.49, 0.48]).low < 0
 
 
 def test_pairing_removes_what_the_trials_share():
@@ -290,7 +264,7 @@ def test_mcnemar_is_for_yes_and_no_only():
 # What all of them refuse
 
 
-@pytest.mark.parametrize("function", [wilson, bootstrap, t_interval])
+@pytest.mark.parametrize("function", [wilson, t_interval])
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -322,7 +296,7 @@ def test_values_that_are_no_pairs_are_refused(function, first, second, message):
 
 def test_a_masked_value_is_refused():
     values = np.ma.array([1, 0, 1, 1], mask=[False, True, False, False])
-    for call in (wilson, bootstrap, lambda v: mcnemar(v, [0, 0, 0, 0])):
+    for call in (wilson, t_interval, lambda v: mcnemar(v, [0, 0, 0, 0])):
         with pytest.raises(ValueError, match="A value is masked"):
             call(values)
     assert wilson(np.ma.array([1, 0, 1, 1])) == wilson([1, 0, 1, 1])
@@ -424,10 +398,10 @@ def test_a_summary_with_an_empty_cell_is_refused(kind):
         summary(broken, "success")
 
 
-def test_a_summary_of_numbers_is_a_bootstrap():
+def test_a_summary_of_numbers_is_students_t():
     table = summary(frame(), "accuracy")
     row = table[table.condition == "attack"][["accuracy", "low", "high"]].iloc[0]
-    assert tuple(row) == pytest.approx(bootstrap([0.83, 0.81, 0.82]))
+    assert tuple(row) == pytest.approx(t_interval([0.83, 0.81, 0.82]))
 
 
 def test_a_summary_groups_by_more_than_one_column():

@@ -8,11 +8,11 @@ import pytest
 from scipy import stats
 
 from course_utils.statistics import (
-    bootstrap,
     mcnemar,
     paired_difference,
     relative_accuracy_drop,
     summary,
+    t_interval,
     wilson,
 )
 
@@ -27,14 +27,13 @@ def test_wilson_written_out():
         assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=1e-9)
 
 
-def test_the_bootstrap_written_out():
-    values = np.array([0.1, 0.1, 0.2, 0.9, 0.95, 0.3])  # skewed, so that mean and median differ
-    for seed in (3, 4):
-        draws = np.random.default_rng(seed).integers(0, 6, (10_000, 6))
-        low, high = np.quantile(values[draws].mean(1), [0.025, 0.975])
-        found = bootstrap(values, seed)
-        assert found.estimate == pytest.approx(values.mean())
-        assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
+def test_students_interval_written_out():
+    values = np.array([0.1, 0.1, 0.2, 0.6, 0.7, 0.3])
+    spread = math.sqrt(sum((value - 1 / 3) ** 2 for value in values) / 5)
+    half = 2.5705818 * spread / math.sqrt(6)  # the quantile for 5 degrees of freedom, from a table
+    found = t_interval(values)
+    assert tuple(found) == pytest.approx((1 / 3, 1 / 3 - half, 1 / 3 + half), abs=1e-6)
+    assert tuple(t_interval([0.0, 1.0, 0.9])) == pytest.approx((1.9 / 3, 0, 1))
 
 
 def test_differences_by_hand():
@@ -47,7 +46,8 @@ def test_differences_by_hand():
     assert mcnemar(first, second) == pytest.approx(2 * (4 + 1) / 16)
     assert mcnemar([1, 0], [1, 0]) == 1
     numbers = paired_difference([0.9, 0.8, 0.7], [0.1, 0.2, 0.4])
-    assert tuple(numbers) == pytest.approx(tuple(bootstrap(np.array([0.8, 0.6, 0.3]))))
+    half = 4.3026527 * np.std([0.8, 0.6, 0.3], ddof=1) / math.sqrt(3)
+    assert tuple(numbers) == pytest.approx((1.7 / 3, 1.7 / 3 - half, 1.7 / 3 + half))
 
 
 def test_a_relative_drop_by_hand():

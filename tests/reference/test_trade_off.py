@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from course_utils.defenses.trade_off import trade_off_table, undominated
-from course_utils.statistics import bootstrap, wilson
+from course_utils.statistics import t_interval, wilson
 
 
 def test_what_is_dominated_by_hand():
@@ -24,7 +24,7 @@ def test_a_row_holds_both_intervals():
         }
     )
     table = trade_off_table(frame).set_index("defense")
-    right, hits = bootstrap([0.6, 0.7, 0.5]), wilson([0, 1, 0])
+    right, hits = t_interval([0.6, 0.7, 0.5]), wilson([0, 1, 0])
     row = table.loc["filter"]
     assert (row["accuracy low"], row["accuracy high"]) == pytest.approx((right.low, right.high))
     assert (row["low"], row["high"]) == pytest.approx((hits.low, hits.high))
