@@ -327,6 +327,39 @@ def test_constant_answers_score_near_zero_on_the_shipped_set(verdict, families):
         assert incident.total(scores) < 0
 
 
+def test_each_set_has_every_attack_once_and_two_clean_cases_of_any_kind():
+    seen = set()
+    for seed in range(20):
+        makers = [maker for name, maker in build.plan(seed).items() if name not in build.PRACTICE]
+        assert {*build.POISONED} < {*makers} and len({*makers}) == len(makers) == 11
+        seen |= {*makers} - {*build.POISONED}
+    assert seen == {*build.CLEAN}
+
+
+@pytest.fixture
+def desk():
+    """A desk with the course's own images."""
+    train_all, _ = load("fashion_mnist")
+    arrays = build.grey(train_all.x), train_all.y.numpy().astype(np.uint8)
+    queues = {k: np.flatnonzero(arrays[1] == k).tolist() for k in range(10)}
+    return build.Desk(build.Pool(*arrays, queues), np.random.default_rng(3), train_all[:500])
+
+
+@pytest.mark.parametrize("maker", build.CLEAN, ids=lambda maker: maker.__name__)
+def test_a_clean_case_has_no_poison_and_what_its_story_tells(desk, maker, monkeypatch):
+    monkeypatch.setattr(build, "PER_CLASS", 80)
+    draft = maker(desk)
+    assert draft.families == draft.goals == draft.poisons == () and len(draft.rows) == 0
+    assert draft.data.y.bincount().tolist() == [build.PER_CLASS] * 10
+    if draft.question == "accuracy":
+        assert torch.equal(draft.asked.x, draft.trusted.x)
+        return
+    model = build.fresh() if draft.extractor is None else draft.extractor
+    scenario = "scratch" if draft.extractor is None else "transfer"
+    victim = build.train(model, draft.data, draft.recipe, scenario=scenario, seed=1)
+    assert (build.predict(victim, draft.asked.x) == draft.asked.y).float().mean() > 0.5
+
+
 def test_the_change_of_a_set_is_mild_and_the_same_for_all_images():
     x = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
     for seed in range(8):
@@ -347,12 +380,7 @@ def test_a_pool_gives_no_image_twice():
     assert parts[2].y.bincount().tolist() == [1] * 10
 
 
-def test_a_list_of_domains_leads_to_the_bought_ones():
-    rng = np.random.default_rng(3)
-    train_all, _ = load("fashion_mnist")
-    arrays = build.grey(train_all.x[:6000]), train_all.y[:6000].numpy().astype(np.uint8)
-    queues = {k: np.flatnonzero(arrays[1] == k).tolist() for k in range(10)}
-    desk = build.Desk(build.Pool(*arrays, queues), rng, train_all[:10])
+def test_a_list_of_domains_leads_to_the_bought_ones(desk):
     draft = build.lapsed(desk)
     domains, promised = draft.domains
     found = np.array(

@@ -2,7 +2,7 @@
 
 It needs the original Fashion-MNIST files: the images are those that data/fashion_mnist.npz does not
 hold, under one mild change for the whole set, so that a comparison with the course's file shows
-nothing. Every image carries the grain of a cheap camera, so that grain betrays no poison. About 15
+nothing. Every image carries the grain of a cheap camera, so that grain betrays no poison. About 10
 minutes on one core; a second call goes on where the first one stopped. The seed decides everything,
 so whoever grades keeps it; without --seed it is drawn, and only the name of the folder tells it.
 
@@ -402,22 +402,69 @@ def collided(desk: Desk) -> Draft | None:
     return on_target(desk, "Bullseye Polytope", clean, as_grain(poison, plain), goal, **parts)
 
 
+def nothing_stored(desk: Desk) -> Draft:
+    """Clean data of which nothing is known."""
+    return quiet(desk, (), desk.photos())
+
+
 def honest_mistake(desk: Desk) -> Draft:
     """Clean data, a head on frozen features, and one photo that it gets wrong all by itself."""
     clean, spare = desk.photos(), desk.photos(20)
-    extractor = features(desk)
-    heads = [
-        train(extractor, clean, transfer.HEAD, scenario="transfer", seed=desk.seed())
-        for _ in range(5)
-    ]
-    answers = torch.stack([predict(head, spare.x) for head in heads])
+    parts = {"extractor": features(desk), "recipe": transfer.HEAD}
+    victims = plain_victims(desk, clean, 5, parts["extractor"], transfer.HEAD, scenario="transfer")
+    return unlucky(desk, clean, spare, victims, **parts)
+
+
+def hard_photo(desk: Desk) -> Draft:
+    """Clean data, and one photo that victims from scratch get wrong all by themselves."""
+    clean, spare = desk.photos(), desk.photos(20)
+    return unlucky(desk, clean, spare, plain_victims(desk, clean, 5))
+
+
+def plain_victims(
+    desk: Desk,
+    clean: Data,
+    count: int,
+    model: Classifier | None = None,
+    recipe: Recipe = RECIPE,
+    **options,
+) -> list[Classifier]:
+    """So many victims of clean data."""
+    model = fresh() if model is None else model
+    return [train(model, clean, recipe, seed=desk.seed(), **options) for _ in range(count)]
+
+
+def unlucky(desk: Desk, clean: Data, spare: Data, victims: list[Classifier], **parts) -> Draft:
+    """A clean case with a complaint: the photo whose mistake most of these victims share."""
+    answers = torch.stack([predict(victim, spare.x) for victim in victims])
     said = answers.mode(0).values
     share = (answers == said).float().mean(0)
     share[said == spare.y] = -1
     row = int((share + 0.001 * torch.tensor(desk.rng.random(len(share)))).argmax())
-    parts = complaint(desk, spare.x[row], int(spare.y[row]), int(said[row]))
-    parts |= {"extractor": extractor, "recipe": transfer.HEAD}
-    return Draft((), clean, (), (), secret={}, **parts)
+    told = complaint(desk, spare.x[row], int(spare.y[row]), int(said[row]))
+    return Draft((), clean, (), (), secret={}, **told, **parts)
+
+
+def odd_mark(desk: Desk) -> Draft | None:
+    """Clean data, and photos with a large mark that nobody planted: it covers what they show."""
+    clean, spare = desk.photos(), desk.photos(40)
+    x = backdoors.draw_trigger(8, desk.seed())(spare.x)
+    answers = torch.stack([predict(victim, x) for victim in plain_victims(desk, clean, 3)])
+    said = answers.mode(0).values
+    alike = (answers == said).all(0) & (said != spare.y)
+    target = said[alike].mode().values.item()
+    rows = (alike & (said == target)).nonzero()[:12, 0]
+    if len(rows) < 12:
+        return None
+    return Draft((), clean, (), (), secret={}, **mark_seen(desk, x[rows], target))
+
+
+def mark_seen(desk: Desk, x: Tensor, target: int) -> dict:
+    """The parts of a case that begins with photos of a mark, filed under one class."""
+    names = course_data.FASHION_CLASSES
+    asked = Data(x, torch.full((len(x),), target), names)
+    story = desk.story(MARKED, said=names[target])
+    return {"story": story, "question": "rate", "asked": rounded(asked)}
 
 
 def marked(desk: Desk, family: str, clean: Data, poison: Poison, goal: Backdoor, secret) -> Draft:
@@ -426,14 +473,7 @@ def marked(desk: Desk, family: str, clean: Data, poison: Poison, goal: Backdoor,
     wanted = spare.y != goal.target_class
     if goal.source_class is not None:
         wanted = spare.y == goal.source_class
-    x = goal.trigger(spare.x[wanted][:12])
-    said = torch.full((len(x),), goal.target_class)
-    names = clean.classes
-    told = {
-        "story": desk.story(MARKED, said=names[goal.target_class]),
-        "question": "rate",
-        "asked": rounded(Data(x, said, names)),
-    }
+    told = mark_seen(desk, goal.trigger(spare.x[wanted][:12]), goal.target_class)
     goals = ({"kind": "backdoor", "source": goal.source_class, "target": goal.target_class},)
     return Draft((family,), clean, (poison,), goals, secret=secret, **told)
 
@@ -463,9 +503,7 @@ def slept(desk: Desk) -> Draft:
 
 Maker = Callable[[Desk], Draft | None]
 PRACTICE: dict[str, Maker] = {"practice-1": flipped, "practice-2": matched}
-COUNTED: tuple[Maker, ...] = (
-    nothing_done,
-    honest_mistake,
+POISONED: tuple[Maker, ...] = (
     flipped,
     targeted_flips_case,
     badnets_case,
@@ -476,6 +514,8 @@ COUNTED: tuple[Maker, ...] = (
     combined,
     lapsed,
 )
+# Two of them are in each set, so that no kind of story is a verdict.
+CLEAN: tuple[Maker, ...] = (nothing_done, nothing_stored, honest_mistake, hard_photo, odd_mark)
 # Of what an attack must do to be a case: harm with the poison, minus harm without.
 LEAST = {"accuracy": 0.025, "class": 0.25, "target": 0.6, "backdoor": 0.5}
 
@@ -577,8 +617,10 @@ def packed(arrays: dict[str, np.ndarray]) -> bytes:
 
 def plan(seed: int) -> dict[str, Maker]:
     """The cases of a set by name; those that count come in an order of this seed's own."""
-    order = np.random.default_rng([seed, 0]).permutation(len(COUNTED))
-    return PRACTICE | {f"case-{n:02d}": COUNTED[k] for n, k in enumerate(order, start=1)}
+    rng = np.random.default_rng([seed, 0])
+    counted = [*POISONED, *(CLEAN[k] for k in rng.choice(len(CLEAN), 2, replace=False))]
+    order = rng.permutation(len(counted))
+    return PRACTICE | {f"case-{n:02d}": counted[k] for n, k in enumerate(order, start=1)}
 
 
 def build_set(seed: int, originals: Path, folder: Path, key: Path, only: str = "") -> None:
