@@ -346,8 +346,7 @@ def desk():
 
 
 @pytest.mark.parametrize("maker", build.CLEAN, ids=lambda maker: maker.__name__)
-def test_a_clean_case_has_no_poison_and_what_its_story_tells(desk, maker, monkeypatch):
-    monkeypatch.setattr(build, "PER_CLASS", 80)
+def test_a_clean_case_has_no_poison_and_what_its_story_tells(desk, maker):
     draft = maker(desk)
     assert draft.families == draft.goals == draft.poisons == () and len(draft.rows) == 0
     assert draft.data.y.bincount().tolist() == [build.PER_CLASS] * 10
