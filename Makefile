@@ -6,6 +6,8 @@ LESSON ?=
 ALL ?=
 MODULE ?=
 SCALE ?= laptop
+SEED ?=
+ORIGINALS ?=
 JOBS ?=
 TORCH_INDEX ?=
 LAB_ARGS ?=
@@ -15,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 ONE_LESSON := $(if $(LESSON),--lesson $(LESSON))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab progress test lint notebooks results verify claims mutants benchmark bench site browser
+.PHONY: help lab progress test lint notebooks results verify claims mutants benchmark incident bench site browser
 
 # Scripts and the course's own package know where they were installed: the stamp says where that was.
 MOVED := $(shell test -s "$(INSTALLED)" && test "$$(cat "$(INSTALLED)")" != "$(CURDIR)" && echo moved)
@@ -41,6 +43,8 @@ help: ## List the commands
 	@echo "  LESSON=05            one lesson only: notebooks, results, verify"
 	@echo "  ALL=1                verify: also the studies whose code has not changed"
 	@echo "  MODULE=attacks.pgd   mutants: of this module only"
+	@echo "  SEED=7               incident: decides everything, so keep it from the learners"
+	@echo "  ORIGINALS=FOLDER     incident: the four original files, to download nothing"
 	@echo "  SCALE=paper          benchmark at the papers' size: CIFAR-10, for a GPU (default: laptop;"
 	@echo "                       also paper_knowing, paper_resnet18)"
 	@echo "  JOBS=2               trials at the same time: results and benchmark (default: one a"
@@ -83,6 +87,10 @@ mutants: $(INSTALLED) ## Do the tests see mistakes in the taught code? (MODULE=a
 
 benchmark: $(INSTALLED) ## Run every attack against every defense (hours; a second call goes on)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.benchmark --scale $(SCALE) $(if $(JOBS),--jobs $(JOBS))
+
+incident: $(INSTALLED) ## A fresh set of cases for lesson 21, with a key for the instructor (SEED=7)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.build_incident $(if $(SEED),--seed $(SEED)) \
+	    $(if $(ORIGINALS),--originals "$(ORIGINALS)")
 
 bench: $(INSTALLED) ## Measure speed
 	$(BIN)/python -m pytest tests/performance --benchmark-only --benchmark-group-by=group \

@@ -125,7 +125,9 @@ UPWARDS = {
     ("attacks.lapsed_domains", "cases.data_list"),
     ("defenses.hashed_list", "cases.data_list"),
 }
-FLOORS = {"attacks": 1, "defenses": 2, "cases": 3, "studies": 4, "checks": 4, "paper_scale": 4}
+FLOORS = {"attacks": 1, "defenses": 2, "cases": 3, "studies": 4, "checks": 4} | dict.fromkeys(
+    ("incident", "paper_scale"), 4
+)
 
 
 def test_nothing_imports_upwards_but_attacks_on_one_defense():

@@ -45,6 +45,7 @@ STEPS = {
     18: "forensics",
     19: "repair",
     20: "beyond images",
+    21: "the incident",
 }
 
 
