@@ -1,5 +1,6 @@
 """Alternative texts, and colours that stay apart for eyes that see fewer of them."""
 
+import re
 from itertools import combinations
 
 import matplotlib.colors
@@ -10,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from course_utils.plots import MARKERS
 from tools import figures
+from tools.lessons import code_cells, lesson_files, read
 
 # Machado, Oliveira and Fernandes: A Physiologically-based Model for Simulation of Color Vision
 # Deficiency, IEEE TVCG 15(6), 2009: the matrices for severity 1.0, on linear RGB.
@@ -55,6 +57,20 @@ def nearest(colours: list, deficiency: str) -> float:
 @pytest.mark.parametrize("deficiency", DEFICIENCIES)
 def test_the_colours_of_the_course_stay_apart(deficiency):
     assert nearest(sns.color_palette("colorblind")[: len(MARKERS)], deficiency) > APART
+
+
+HATCHED = re.compile(r"\.set\((?=[^)]*\bcolor=)[^)]*\bhatch=")  # the lines get the bar's colour
+
+
+@pytest.mark.parametrize("path", lesson_files(), ids=lambda path: path.stem)
+def test_no_hatch_is_drawn_in_the_colour_of_its_bar(path):
+    assert not [cell.source for cell in code_cells(read(path)) if HATCHED.search(cell.source)]
+
+
+def test_a_hidden_hatch_is_found():
+    assert HATCHED.search('bars[0].set(color="C1", hatch="//")')
+    assert HATCHED.search('bars[0].set(hatch="//", color="C1")')
+    assert not HATCHED.search('bars[0].set(facecolor="C1", edgecolor="black", hatch="//")')
 
 
 def test_each_colour_has_a_marker_of_its_own():

@@ -77,7 +77,7 @@ def rate_rows(model: Classifier, sources: dict[str, Data], case: Case, setting: 
 
 
 def pruned_rows(model: Classifier, trusted: Data, case: Case) -> Rows:
-    """Dormant units go, or as many by lot; no fine-tuning."""
+    """Dormant units go, or as many at random; no fine-tuning."""
     units = dormant_units(model, trusted, TOLERANCE)
     generator = torch.Generator().manual_seed(case.seed)
     drawn = torch.randperm(last_hidden(model).out_features, generator=generator)[: len(units)]
