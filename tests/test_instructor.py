@@ -11,6 +11,7 @@ import pytest
 from nbformat import NotebookNode
 
 from tests.test_exercises import check_of, definitions
+from tools.export import LINE
 from tools.figures import stored
 from tools.lessons import ROOT, code_cells, has_tag, lesson_files, read
 from tools.workshop import exercise_function
@@ -107,7 +108,7 @@ def global_names(source: str) -> tuple[set[str], set[str], set[str]]:
         for step in dis.get_instructions(code):
             if step.opname == "STORE_NAME" and not inside:
                 sets.add(step.argval)
-            elif step.opname == "LOAD_GLOBAL" or step.opname == "LOAD_NAME" and not inside:
+            elif step.opname == "LOAD_GLOBAL" or (step.opname == "LOAD_NAME" and not inside):
                 (later if inside else reads).add(step.argval)
         for part in code.co_consts:
             if isinstance(part, CodeType):
@@ -228,29 +229,101 @@ def test_other_numbers_are_those_of_the_lesson_beside_them():
     assert wrong == []
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=[cell.split()[-1] for cell in CELLS])
-def test_a_catch_up_cell_passes_the_check(cell, monkeypatch):
-    monkeypatch.chdir(ROOT / "notebooks" / "workshop")
-    number = re.search(r"# lesson (\d\d)|\.\./(\d\d)_", cell)
-    path = LESSONS[number[1] or number[2]]
-    name = re.search(r"import (\w+)  #|def (\w+)\(", cell)
-    name = name[1] or name[2]
-    namespace = {k: v for k, v in definitions(read(path)).items() if k != name}
+def exercise_rows(number: str) -> list[str]:
+    """What the table of catch-up cells should say of each exercise of a lesson."""
+    path = LESSONS[number]
+    nb = read(path)
+    headings = [name for name, *_ in sections(nb) if re.match(r"Exercise \d", name)]
+    found = []
+    for heading, (name, module) in zip(headings, exercises_of(nb).items(), strict=True):
+        way = (
+            f"`from course_utils.{module} import {name}`"
+            if module
+            else f"`{name}`, by the cell below"
+        )
+        found.append(f"| [{number}](notebooks/{path.name}): *{heading}* | {way} |")
+    return found
+
+
+def exercises_of(nb: NotebookNode) -> dict[str, str | None]:
+    """The functions of the exercises of a lesson, and the module that holds each."""
+    cells = [cell.source for cell in code_cells(nb) if has_tag(cell, "exercise")]
+    exports = [LINE.match(source) for source in cells]
+    names = [exercise_function(source).name for source in cells]
+    return {name: export and export[1] for name, export in zip(names, exports, strict=True)}
+
+
+def test_every_exercise_has_a_row_that_says_where_its_function_is():
+    table = TEXT.partition("## Catch-up cells")[2].partition("\n### ")[0]
+    given = [line for line in table.splitlines() if line.startswith("| [")]
+    assert given == [row for number in LESSONS for row in exercise_rows(number)]
+
+
+@pytest.mark.parametrize("line", re.findall(r"`(from course_utils\.\S+ import \w+)`", TEXT))
+def test_a_catch_up_line_imports_a_function(line):
+    namespace = {}
+    exec(line, namespace)
+    assert callable(namespace[line.split()[-1]])
+
+
+def in_its_lesson() -> list[tuple[str, str]]:
+    """The exercises that no module holds: the lesson's number and the function's name."""
+    return [
+        (number, name)
+        for number, path in LESSONS.items()
+        for name, module in exercises_of(read(path)).items()
+        if not module
+    ]
+
+
+@pytest.mark.parametrize(("number", "name"), in_its_lesson())
+def test_the_cell_below_takes_a_function_from_its_lesson(number, name):
+    cell = next(cell for cell in CELLS if "FILE, NAME" in cell)
+    line = f'FILE, NAME = "{LESSONS[number].name}", "{name}"'
+    cell = re.sub(r"^FILE, NAME = .+$", line, cell, flags=re.MULTILINE)
+    namespace = {k: v for k, v in definitions(read(LESSONS[number])).items() if k != name}
     exec(cell, namespace)
-    check_of(path, name)(namespace[name])
+    check_of(LESSONS[number], name)(namespace[name])
 
 
-def exported_exercises(number: str) -> set[str]:
-    """The functions of a lesson's exercises that a module holds."""
-    return {
-        exercise_function(cell.source).name
-        for cell in lesson_code(number)
-        if has_tag(cell, "exercise") and cell.source.startswith("#| export")
-    }
+@pytest.mark.parametrize(
+    "number", sorted({n for *_, table in PLANS for n, _ in LESSON.findall(table)})
+)
+def test_the_cell_of_imports_imports_all_of_a_lesson(number):
+    cell = next(cell for cell in CELLS if "ast.Import" in cell)
+    cell = re.sub(r"^FILE = .+$", f'FILE = "{LESSONS[number].name}"', cell, flags=re.MULTILINE)
+    namespace = {}
+    exec(cell, namespace)
+    imported = global_names("\n".join(imports_of(read(LESSONS[number]))))[0]
+    assert imported <= set(namespace)
 
 
-def test_every_exported_exercise_of_a_plan_has_a_catch_up_cell():
-    planned = {n for *_, table in PLANS for n, _ in LESSON.findall(table)}
-    given = {name for cell in CELLS for name in re.findall(r"import (\w+)  #", cell)}
-    assert set().union(*map(exported_exercises, planned)) <= given
-    assert given <= set().union(*map(exported_exercises, LESSONS))
+def test_the_day_has_a_bridge_for_each_lesson_that_it_leaves_out():
+    (table,) = [table for name, _, table in PLANS if name == "One day"]
+    bridges = TEXT.partition("### Bridges\n")[2].partition("\n## ")[0]
+    planned = {number for number, _ in LESSON.findall(table)}
+    crossed = [LESSON.search(row[0])[1] for row in rows(bridges)]
+    assert sorted([*planned, *crossed]) == sorted(set(LESSONS) - {"21"})  # 21 is the graded work
+    clocks = [row[0] for row in rows(table) if "Bridge" in row[2] or "core path" in row[2]]
+    assert list(dict.fromkeys(row[1] for row in rows(bridges))) == clocks
+    assert max(len(row[2].split()) for row in rows(bridges)) <= 110  # about a minute
+
+
+def test_what_is_at_the_board_is_drawn():
+    for *_, table in PLANS:
+        for *_, what, _ in rows(table):
+            assert "board" not in what or re.search(
+                r"at the \[board\]\(figures/board_\w+\.svg\)", what
+            )
+
+
+def test_every_discussion_has_a_model_answer():
+    answers = re.findall(
+        r"<details><summary>([^<]+)</summary>\n\n(.+?)\n\n</details>", TEXT, re.DOTALL
+    )
+    asked = [re.search(r"\*\*Discuss\.\*\* (.*\?)", row[2]) for *_, t in PLANS for row in rows(t)]
+    questions = {found[1] for found in asked if found}
+    assert len(questions) >= 4 and questions <= {question for question, _ in answers}
+    for name, _, table in PLANS:
+        assert "**Discuss.**" in table, f"{name} closes without a discussion"
+    assert min(len(answer.split()) for _, answer in answers) > 50
