@@ -170,6 +170,14 @@ def test_links_lead_somewhere():
     assert [link for number, link in LESSON.findall(TEXT) if ROOT / link != LESSONS[number]] == []
 
 
+def test_links_within_the_page_lead_to_a_heading():
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL), re.MULTILINE
+    )
+    anchors = {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in headings}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", TEXT)) <= anchors
+
+
 def test_every_section_that_is_named_exists():
     everywhere = set().union(*map(names, LESSONS))
     missing = []
