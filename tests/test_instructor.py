@@ -164,6 +164,12 @@ def test_what_a_plan_leaves_out_is_not_needed(number, table):
     assert missing == set()
 
 
+def test_a_plan_has_as_many_functions_as_the_table_says():
+    written = {name: set(re.findall(r"[Ww]rite `(\w+)`", table)) for name, _, table in PLANS}
+    counts = [int(count) for count in re.findall(r"(\d+) functions \|$", TEXT, re.MULTILINE)]
+    assert counts == [len(written["One day"]), len(written["Day one"] | written["Day two"])]
+
+
 def test_links_lead_somewhere():
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", TEXT)]
     assert [x for x in links if x and "://" not in x and not (ROOT / x).exists()] == []
