@@ -1,12 +1,17 @@
 """INSTRUCTOR.md: its plans add up, and what it says of the lessons is in the lessons."""
 
+import ast
+import builtins
+import dis
 import re
 from collections.abc import Iterator
+from types import CodeType
 
 import pytest
 from nbformat import NotebookNode
 
 from tests.test_exercises import check_of, definitions
+from tools.export import LINE
 from tools.figures import stored
 from tools.lessons import ROOT, code_cells, has_tag, lesson_files, read
 from tools.workshop import exercise_function
@@ -74,17 +79,57 @@ def holds(number: str, value: str) -> bool:
     return bool(re.search(rf"(?<![\d.]){re.escape(value.strip())}(?!\d)", shown(number)))
 
 
+def kept_cells(number: str, plan: str) -> list[int]:
+    """The cells of a lesson that a plan runs: up to the first section, and its sections."""
+    nb = read(LESSONS[number])
+    found = sections(nb)
+    named = set()
+    for *_, where in rows(plan):
+        parts = LESSON.split(where)
+        for lesson, text in zip(parts[1::3], parts[3::3], strict=True):
+            named |= set(NAME.findall(text)) if lesson == number else set()
+    first = next(begin for _, level, begin, _ in found if level == 2)
+    ranges = [range(begin, end) for name, _, begin, end in found if name in named]
+    head = range(max(first, next(n for n, c in enumerate(nb.cells) if has_tag(c, "setup")) + 1))
+    return sorted(set(head).union(*ranges))
+
+
+def imports_of(nb: NotebookNode) -> list[str]:
+    """The import lines of a lesson."""
+    nodes = [node for cell in code_cells(nb) for node in ast.parse(cell.source).body]
+    return [ast.unparse(node) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def global_names(source: str) -> tuple[set[str], set[str], set[str]]:
+    """What a cell sets, what it reads as it runs, and what its functions read when called."""
+    sets, reads, later = set(), set(), set()
+
+    def walk(code: CodeType, inside: bool) -> None:
+        for step in dis.get_instructions(code):
+            if step.opname == "STORE_NAME" and not inside:
+                sets.add(step.argval)
+            elif step.opname == "LOAD_GLOBAL" or (step.opname == "LOAD_NAME" and not inside):
+                (later if inside else reads).add(step.argval)
+        for part in code.co_consts:
+            if isinstance(part, CodeType):
+                walk(part, True)
+
+    walk(compile(source, "<cell>", "exec"), False)
+    return sets, reads, later
+
+
 def test_there_are_plans_and_figures():
-    assert len(PLANS) == 4 and len(FIGURES) >= 8 and len(CELLS) >= 10
+    assert len(PLANS) == 5 and len(FIGURES) >= 8
 
 
 @pytest.mark.parametrize(("name", "minutes", "table"), PLANS, ids=[plan[0] for plan in PLANS])
 def test_the_minutes_of_a_plan_add_up(name, minutes, table):
-    passed = 0
+    hours, rest = map(int, rows(table)[0][0].split(":"))
+    passed = begin = 60 * hours + rest
     for clock, length, *_ in rows(table):
         assert clock == f"{passed // 60}:{passed % 60:02d}"
         passed += int(length)
-    assert passed == int(minutes)
+    assert passed - begin == int(minutes)
 
 
 @pytest.mark.parametrize(("name", "minutes", "table"), PLANS, ids=[plan[0] for plan in PLANS])
@@ -95,22 +140,48 @@ def test_a_plan_has_breaks_and_slack(name, minutes, table):
     assert len(re.findall(r"\*\*Stop \d\.\*\*", table)) >= 3
 
 
-def test_the_parts_of_one_day_add_up():
-    text = TEXT.partition("## One day\n")[2].partition("\n## ")[0]
-    parts = [int(part) for part in re.findall(r"\((\d+)\)", text)]
-    assert sum(parts) == int(re.search(r"(\d+) minutes", text)[1])
-    by_lesson = {
-        number: sum(int(row[1]) for _, _, plan in PLANS[2:] for row in rows(plan) if link in row[3])
-        for number in ("07", "11")
-        for link in [f"[{number}]"]
-    }
-    assert set(by_lesson.values()) <= set(parts)
+PLANNED = [
+    pytest.param(number, table, id=f"{name}-{number}")
+    for name, _, table in PLANS
+    for number in dict.fromkeys(number for number, _ in LESSON.findall(table))
+]
+
+
+@pytest.mark.parametrize(("number", "table"), PLANNED)
+def test_what_a_plan_leaves_out_is_not_needed(number, table):
+    """The import lines of the whole lesson are run first, by a cell that the page gives."""
+    nb = read(LESSONS[number])
+    known = {*dir(builtins), "__annotations__", *global_names("\n".join(imports_of(nb)))[0]}
+    kept = [nb.cells[n] for n in kept_cells(number, table) if nb.cells[n].cell_type == "code"]
+    cells = [(cell.source, *global_names(cell.source)) for cell in kept]
+    everything = known.union(*(sets for _, sets, _, _ in cells))
+    missing = set()
+    for source, sets, reads, later in cells:
+        known |= sets
+        missing |= reads - known
+        if not source.startswith("#| export studies."):  # a trial of a study may never be called
+            missing |= later - everything
+    assert missing == set()
+
+
+def test_a_plan_has_as_many_functions_as_the_table_says():
+    written = {name: set(re.findall(r"[Ww]rite `(\w+)`", table)) for name, _, table in PLANS}
+    counts = [int(count) for count in re.findall(r"(\d+) functions \|$", TEXT, re.MULTILINE)]
+    assert counts == [len(written["One day"]), len(written["Day one"] | written["Day two"])]
 
 
 def test_links_lead_somewhere():
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", TEXT)]
     assert [x for x in links if x and "://" not in x and not (ROOT / x).exists()] == []
     assert [link for number, link in LESSON.findall(TEXT) if ROOT / link != LESSONS[number]] == []
+
+
+def test_links_within_the_page_lead_to_a_heading():
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL), re.MULTILINE
+    )
+    anchors = {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in headings}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", TEXT)) <= anchors
 
 
 def test_every_section_that_is_named_exists():
@@ -172,29 +243,101 @@ def test_other_numbers_are_those_of_the_lesson_beside_them():
     assert wrong == []
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=[cell.split()[-1] for cell in CELLS])
-def test_a_catch_up_cell_passes_the_check(cell, monkeypatch):
-    monkeypatch.chdir(ROOT / "notebooks" / "workshop")
-    number = re.search(r"# lesson (\d\d)|\.\./(\d\d)_", cell)
-    path = LESSONS[number[1] or number[2]]
-    name = re.search(r"import (\w+)  #|def (\w+)\(", cell)
-    name = name[1] or name[2]
-    namespace = {k: v for k, v in definitions(read(path)).items() if k != name}
+def exercise_rows(number: str) -> list[str]:
+    """What the table of catch-up cells should say of each exercise of a lesson."""
+    path = LESSONS[number]
+    nb = read(path)
+    headings = [name for name, *_ in sections(nb) if re.match(r"Exercise \d", name)]
+    found = []
+    for heading, (name, module) in zip(headings, exercises_of(nb).items(), strict=True):
+        way = (
+            f"`from course_utils.{module} import {name}`"
+            if module
+            else f"`{name}`, by the cell below"
+        )
+        found.append(f"| [{number}](notebooks/{path.name}): *{heading}* | {way} |")
+    return found
+
+
+def exercises_of(nb: NotebookNode) -> dict[str, str | None]:
+    """The functions of the exercises of a lesson, and the module that holds each."""
+    cells = [cell.source for cell in code_cells(nb) if has_tag(cell, "exercise")]
+    exports = [LINE.match(source) for source in cells]
+    names = [exercise_function(source).name for source in cells]
+    return {name: export and export[1] for name, export in zip(names, exports, strict=True)}
+
+
+def test_every_exercise_has_a_row_that_says_where_its_function_is():
+    table = TEXT.partition("## Catch-up cells")[2].partition("\n### ")[0]
+    given = [line for line in table.splitlines() if line.startswith("| [")]
+    assert given == [row for number in LESSONS for row in exercise_rows(number)]
+
+
+@pytest.mark.parametrize("line", re.findall(r"`(from course_utils\.\S+ import \w+)`", TEXT))
+def test_a_catch_up_line_imports_a_function(line):
+    namespace = {}
+    exec(line, namespace)
+    assert callable(namespace[line.split()[-1]])
+
+
+def in_its_lesson() -> list[tuple[str, str]]:
+    """The exercises that no module holds: the lesson's number and the function's name."""
+    return [
+        (number, name)
+        for number, path in LESSONS.items()
+        for name, module in exercises_of(read(path)).items()
+        if not module
+    ]
+
+
+@pytest.mark.parametrize(("number", "name"), in_its_lesson())
+def test_the_cell_below_takes_a_function_from_its_lesson(number, name):
+    cell = next(cell for cell in CELLS if "FILE, NAME" in cell)
+    line = f'FILE, NAME = "{LESSONS[number].name}", "{name}"'
+    cell = re.sub(r"^FILE, NAME = .+$", line, cell, flags=re.MULTILINE)
+    namespace = {k: v for k, v in definitions(read(LESSONS[number])).items() if k != name}
     exec(cell, namespace)
-    check_of(path, name)(namespace[name])
+    check_of(LESSONS[number], name)(namespace[name])
 
 
-def exported_exercises(number: str) -> set[str]:
-    """The functions of a lesson's exercises that a module holds."""
-    return {
-        exercise_function(cell.source).name
-        for cell in lesson_code(number)
-        if has_tag(cell, "exercise") and cell.source.startswith("#| export")
-    }
+@pytest.mark.parametrize(
+    "number", sorted({n for *_, table in PLANS for n, _ in LESSON.findall(table)})
+)
+def test_the_cell_of_imports_imports_all_of_a_lesson(number):
+    cell = next(cell for cell in CELLS if "ast.Import" in cell)
+    cell = re.sub(r"^FILE = .+$", f'FILE = "{LESSONS[number].name}"', cell, flags=re.MULTILINE)
+    namespace = {}
+    exec(cell, namespace)
+    imported = global_names("\n".join(imports_of(read(LESSONS[number]))))[0]
+    assert imported <= set(namespace)
 
 
-def test_every_exported_exercise_of_a_plan_has_a_catch_up_cell():
-    planned = {n for *_, table in PLANS for n, _ in LESSON.findall(table)}
-    given = {name for cell in CELLS for name in re.findall(r"import (\w+)  #", cell)}
-    assert set().union(*map(exported_exercises, planned)) <= given
-    assert given <= set().union(*map(exported_exercises, LESSONS))
+def test_the_day_has_a_bridge_for_each_lesson_that_it_leaves_out():
+    (table,) = [table for name, _, table in PLANS if name == "One day"]
+    bridges = TEXT.partition("### Bridges\n")[2].partition("\n## ")[0]
+    planned = {number for number, _ in LESSON.findall(table)}
+    crossed = [LESSON.search(row[0])[1] for row in rows(bridges)]
+    assert sorted([*planned, *crossed]) == sorted(set(LESSONS) - {"21"})  # 21 is the graded work
+    clocks = [row[0] for row in rows(table) if "Bridge" in row[2] or "core path" in row[2]]
+    assert list(dict.fromkeys(row[1] for row in rows(bridges))) == clocks
+    assert max(len(row[2].split()) for row in rows(bridges)) <= 110  # about a minute
+
+
+def test_what_is_at_the_board_is_drawn():
+    for *_, table in PLANS:
+        for *_, what, _ in rows(table):
+            assert "board" not in what or re.search(
+                r"at the \[board\]\(figures/board_\w+\.svg\)", what
+            )
+
+
+def test_every_discussion_has_a_model_answer():
+    answers = re.findall(
+        r"<details><summary>([^<]+)</summary>\n\n(.+?)\n\n</details>", TEXT, re.DOTALL
+    )
+    asked = [re.search(r"\*\*Discuss\.\*\* (.*\?)", row[2]) for *_, t in PLANS for row in rows(t)]
+    questions = {found[1] for found in asked if found}
+    assert len(questions) >= 4 and questions <= {question for question, _ in answers}
+    for name, _, table in PLANS:
+        assert "**Discuss.**" in table, f"{name} closes without a discussion"
+    assert min(len(answer.split()) for _, answer in answers) > 50

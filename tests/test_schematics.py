@@ -53,6 +53,13 @@ def test_the_readme_shows_the_map():
     assert shown(ROOT / "README.md") == {"00_map": EVERY["00_map"]["alt"]}
 
 
+def test_the_instructor_sees_every_board_sketch():
+    boards = {name for name in EVERY if name.startswith("board_")}
+    pictures = shown(ROOT / "INSTRUCTOR.md")
+    assert pictures == {name: EVERY[name]["alt"] for name in boards}
+    assert min(map(len, pictures.values())) >= SHORTEST
+
+
 def test_the_map_holds_every_lesson():
     numbers = {name[1:] for name in EVERY["00_map"]["boxes"]}
     assert {path.name[:2] for path in LESSONS} <= numbers

@@ -1,4 +1,4 @@
-"""Draw the schematics of the lessons and the map of the course: python -m tools.schematics.
+"""Draw the schematics of the lessons and of the board, and the map: python -m tools.schematics.
 
 figures/schematics.toml describes each of them as boxes on a grid, arrows between them, and lanes
 that say whose the boxes are. Here is the one style of all of them. The alternative text stands in
@@ -303,20 +303,22 @@ def with_alternative(page: str, name: str, alternative: str) -> str:
 
 
 def main() -> None:
-    """Write all schematics, and their alternative texts into lessons and README."""
+    """Write all schematics, and their alternative texts into lessons, README and INSTRUCTOR."""
     every = descriptions()
     for name, description in every.items():
         write(FIGURES / f"{name}.svg", draw(description))
-    readme = ROOT / "README.md"
-    page = readme.read_text(encoding="utf-8")
+    files = [ROOT / "README.md", ROOT / "INSTRUCTOR.md"]
+    pages = {path: path.read_text(encoding="utf-8") for path in files}
     lessons = {path: read(path) for path in lesson_files()}
     for name, description in every.items():
-        page = with_alternative(page, name, description["alt"])
+        for path, page in pages.items():
+            pages[path] = with_alternative(page, name, description["alt"])
         for nb in lessons.values():
             for cell in nb.cells:
                 if cell.cell_type == "markdown":
                     cell.source = with_alternative(cell.source, name, description["alt"])
-    write(readme, page)
+    for path, page in pages.items():
+        write(path, page)
     for path, nb in lessons.items():
         write(path, to_text(nb))
 
