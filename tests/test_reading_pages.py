@@ -12,7 +12,7 @@ GLOSSARY = (NOTEBOOKS / "GLOSSARY.md").read_text(encoding="utf-8")
 REFERENCES = (NOTEBOOKS / "REFERENCES.md").read_text(encoding="utf-8")
 LESSONS = lesson_files()
 COPIES = sorted((NOTEBOOKS / "workshop").glob("*.ipynb"))
-PAGES = [ROOT / "README.md", NOTEBOOKS / "GLOSSARY.md", NOTEBOOKS / "REFERENCES.md"]
+PAGES = [ROOT / "README.md", *sorted(NOTEBOOKS.glob("*.md"))]
 
 ENTRY = re.compile(r"- \*\*(.+?)\*\* \(\[lesson (\d\d)\]\((\d\d_\w+\.ipynb)\)\): [A-Z(].+\.")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
