@@ -112,10 +112,15 @@ class OpenCase:
         recipe: Recipe | None = None,
         after_epoch: Callable[[Classifier, int], None] | None = None,
     ) -> Classifier:
-        """A victim as the story has it, on these images (by default on those that came)."""
+        """A victim as the story has it, on these images (by default on those that came).
+
+        Where one image would be left for the last batch of an epoch, the last one is left out.
+        """
         options = dict(scenario=self.scenario, defense=defense, seed=seed, after_epoch=after_epoch)
-        data = self.data if data is None else data
-        return train(self.model, data, recipe or self.recipe, **options)
+        data, recipe = self.data if data is None else data, recipe or self.recipe
+        if len(data) % recipe.batch_size == 1:  # the step on a last batch of one costs accuracy
+            data = data[torch.arange(len(data) - 1, device=data.y.device)]
+        return train(self.model, data, recipe, **options)
 
     def outcomes(self, model: Classifier) -> Tensor:
         """For each image asked about (N,), whether the model gives it the class `asked.y`."""

@@ -171,6 +171,13 @@ def test_a_relabelling_is_a_repair(folder):
     assert found.measured["finding"] == 0 and found.parts["evidence"] > 45
 
 
+def test_no_victim_takes_a_step_on_a_single_image(folder):
+    case = incident.load_case("calm", folder)
+    victims = [case.train(case.data[torch.arange(n)], seed=1) for n in (451, 450)]
+    first, second = (victim.state_dict() for victim in victims)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_an_interval_must_be_narrow_and_right(folder):
     right = honest(folder, "calm")
     for before, points, said in (
