@@ -312,13 +312,18 @@ def test_the_shipped_files_are_those_of_the_manifest_and_small():
     assert ANSWERS.sha256 == manifest["answers"]
 
 
+@pytest.fixture(scope="module")
+def own():
+    """The bytes of each image of the course's own file."""
+    return {image.tobytes() for part in load("fashion_mnist") for image in build.grey(part.x)}
+
+
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_case_loads_fast_and_shows_nothing_of_the_courses_own_file(name):
+def test_a_shipped_case_loads_fast_and_shows_nothing_of_the_courses_own_file(name, own):
     begin = time.perf_counter()
     case = incident.load_case(name)
     assert time.perf_counter() - begin < 10
     assert len(case.data) == 2000
-    own = {image.tobytes() for part in load("fashion_mnist") for image in build.grey(part.x)}
     assert own.isdisjoint(image.tobytes() for image in build.grey(case.data.x))
 
 
@@ -355,11 +360,17 @@ def test_each_set_has_every_attack_once_and_two_clean_cases_of_any_kind():
     assert seen == {*build.CLEAN}
 
 
-@pytest.fixture
-def desk():
-    """A desk with the course's own images."""
+@pytest.fixture(scope="module")
+def stock():
+    """The course's own images, and the same as grey levels and labels."""
     train_all, _ = load("fashion_mnist")
-    arrays = build.grey(train_all.x), train_all.y.numpy().astype(np.uint8)
+    return train_all, (build.grey(train_all.x), train_all.y.numpy().astype(np.uint8))
+
+
+@pytest.fixture
+def desk(stock):
+    """A desk with the course's own images."""
+    train_all, arrays = stock
     queues = {k: np.flatnonzero(arrays[1] == k).tolist() for k in range(10)}
     return build.Desk(build.Pool(*arrays, queues), np.random.default_rng(3), train_all[:500])
 
