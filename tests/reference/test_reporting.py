@@ -57,6 +57,8 @@ def test_trainings_that_agree_leave_the_spread_of_the_images():
     by_training = torch.tensor([0.0, 1.0, 1.0, 1.0])[:, None].repeat(1, 9)
     found = reporting.accuracy_interval(by_training)
     assert found == pytest.approx((0.75, 0.75 - 1.959964 * 0.25, 1.0), abs=1e-6)
+    found = reporting.accuracy_interval(1 - by_training)
+    assert found == pytest.approx((0.25, 0.0, 0.25 + 1.959964 * 0.25), abs=1e-6)
 
 
 def test_the_interval_of_accuracy_covers_what_it_promises():
