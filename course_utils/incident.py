@@ -612,17 +612,18 @@ def verdict_points(report: Report, families: Sequence[str]) -> float:
 def covered(
     report: Report, case: OpenCase, truth: dict, control: list, after: list
 ) -> dict[str, str]:
-    """For each interval that is due "agrees", or why it does not count."""
-    found = {}
+    """For each interval that is due "agrees", or why it does not count.
+
+    An interval agrees if it overlaps with the judge's. For accuracy `before` has to hold the
+    judge's mean: it is known well, from many trainings on many images.
+    """
+    found, judged = {}, {"before": truth["nothing"], "control": control, "after": after}
     for name in report.due:
         low, high = getattr(report, name)
-        if name == "before":
-            value = mean(truth["nothing"], "asked")
-            agrees, judges = low <= value <= high, f"mean {value:.3f}"
+        own = judges_interval([row["asked"] for row in judged[name]])
+        if name == "before" and case.question == "accuracy":
+            agrees, judges = low <= own.estimate <= high, f"mean {own.estimate:.3f}"
         else:
-            own = judges_interval(
-                [row["asked"] for row in (control if name == "control" else after)]
-            )
             agrees = low <= own.high and own.low <= high
             judges = f"interval [{own.low:.3f}, {own.high:.3f}]"
         widest = WIDEST[case.question]

@@ -193,6 +193,14 @@ def test_an_interval_must_be_narrow_and_right(folder):
         incident.score(right, folder, trainings=1)
 
 
+def test_a_rate_agrees_where_the_intervals_overlap(folder):
+    case = replace(incident.load_case("calm", folder), question="rate")
+    truth = {"nothing": [{"asked": 1.0}] * 12}  # Wilson from 0.757
+    for before, said in (((0.53, 0.98), "agrees"), ((0.4, 0.7), "misses the judge's interval")):
+        found = incident.covered(Report("calm", "clean", before=before), case, truth, [], [])
+        assert found["before"].startswith(said)
+
+
 def test_a_defense_of_the_list_is_a_repair(folder):
     right = honest(folder, "door")
     report = replace(
