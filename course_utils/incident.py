@@ -6,12 +6,13 @@ is below, and opening them is cheating yourself.
 """
 
 import hashlib
+import inspect
 import io
 import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -111,10 +112,15 @@ class OpenCase:
         recipe: Recipe | None = None,
         after_epoch: Callable[[Classifier, int], None] | None = None,
     ) -> Classifier:
-        """A victim as the story has it, on these images (by default on those that came)."""
+        """A victim as the story has it, on these images (by default on those that came).
+
+        Where one image would be left for the last batch of an epoch, the last one is left out.
+        """
         options = dict(scenario=self.scenario, defense=defense, seed=seed, after_epoch=after_epoch)
-        data = self.data if data is None else data
-        return train(self.model, data, recipe or self.recipe, **options)
+        data, recipe = self.data if data is None else data, recipe or self.recipe
+        if len(data) % recipe.batch_size == 1:  # the step on a last batch of one costs accuracy
+            data = data[torch.arange(len(data) - 1, device=data.y.device)]
+        return train(self.model, data, recipe, **options)
 
     def outcomes(self, model: Classifier) -> Tensor:
         """For each image asked about (N,), whether the model gives it the class `asked.y`."""
@@ -131,10 +137,11 @@ class Report:
     """What a learner hands in for one case.
 
     verdict: "clean", "poisoned" or "undecided". families: of FAMILIES, the attacks that were used.
-    flagged: the rows of the training images that are suspected. They are dropped before the victim
-    trains, unless `kept_anyway` is set: then the defense alone is judged. relabelled: a new class
-    for some rows, which then stay. defense, strengths, recipe: the victim's defense, a name of
-    DEFENSES with its arguments, and fields of Recipe that differ from the case's.
+    flagged: the rows of the training images that are suspected; they count as found. They are
+    dropped before the victim trains, unless `kept_anyway` is set: then they count as found, but the
+    repair is the defense alone. relabelled: a new class for some rows, which then stay; such a row
+    counts as found only if it is flagged as well. defense, strengths, recipe: the victim's defense,
+    a name of DEFENSES with its arguments, and fields of Recipe that differ from the case's.
     before, control, after: (low, high), 95% intervals of what the case asks: for victims on the
     data as they came; on the data without as many images, drawn at random; and after your repair.
     method: a sentence on what you did.
@@ -180,6 +187,10 @@ class Score:
     notes: tuple[str, ...]
     measured: dict[str, float]
     seconds: float
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {points:.0f}" for name, points in self.parts.items())
+        return "\n- ".join([f"{self.points:.0f} points: {parts}", *self.notes])
 
 
 def read_manifest(folder: Path = FOLDER) -> dict:
@@ -332,6 +343,12 @@ def check_report(report: Report, case: OpenCase) -> None:
     recipe_of(report, case)
     for name in report.due:
         check_interval(where, name, getattr(report, name))
+    for name, needs in (("control", "drops no image"), ("after", "repairs nothing")):
+        if name not in report.due and getattr(report, name) is not None:
+            raise IncidentError(
+                f"{where} has an interval `{name}`, but {needs}: is a part missing, or is the "
+                "interval too much?"
+            )
 
 
 def check_rows(where: str, what: str, rows: Sequence[int], count: int) -> None:
@@ -378,6 +395,13 @@ def defense_of(report: Report, where: str = "The report") -> Defense:
             f"{where} names the defense {report.defense!r}: choose from {', '.join(DEFENSES)}."
         )
     try:
+        inspect.signature(DEFENSES[report.defense]).bind(**report.strengths)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(DEFENSES[report.defense]).parameters) or "none"
+        raise IncidentError(
+            f"{where}: {report.defense} does not take this, {error}. Its strengths: {known}."
+        ) from error
+    try:
         return DEFENSES[report.defense](**report.strengths)
     except (TypeError, ValueError) as error:
         raise IncidentError(f"{where}: {report.defense} does not take this: {error}") from error
@@ -385,6 +409,12 @@ def defense_of(report: Report, where: str = "The report") -> Defense:
 
 def recipe_of(report: Report, case: OpenCase) -> Recipe:
     """How the victim of a report trains. Raises IncidentError if it cannot, or takes too long."""
+    known = [part.name for part in fields(Recipe)]
+    if unknown := sorted(set(report.recipe) - set(known)):
+        raise IncidentError(
+            f"The report on {case.name} changes {', '.join(unknown)} of the recipe: its fields are "
+            f"{', '.join(known)}."
+        )
     try:
         recipe = replace(case.recipe, **report.recipe)
     except (TypeError, ValueError) as error:
@@ -465,9 +495,11 @@ def score(
 ) -> Score:
     """The points of a report. It trains so many victims, and as many on randomly thinned data.
 
-    key: the answers of the set, where they do not lie in its folder. Raises IncidentError for a
-    report that cannot be scored; nothing is lost by it.
+    key: the answers of the set, where they do not lie in its folder. trainings: at least 2. Raises
+    IncidentError for a report that cannot be scored; nothing is lost by it.
     """
+    if trainings < 2:
+        raise IncidentError(f"trainings is {trainings}: one says nothing about the spread; take 2.")
     begin, manifest = time.perf_counter(), read_manifest(folder)
     case = load_case(report.case, folder, device)
     check_report(report, case)
@@ -494,19 +526,22 @@ def score(
     parts = {
         "verdict": verdict,
         "evidence": POINTS["evidence"] * evidence,
-        "intervals": POINTS["intervals"] * enough * sum(good.values()) / len(good),
+        "intervals": POINTS["intervals"] * enough * list(good.values()).count("agrees") / len(good),
     }
     measured = {
         "finding": finding,
         "repair": repair,
-        "recall": (flagged & poison).sum().item() / max(1, poison.sum().item()),
+        "recall": (flagged & poison).sum().item() / poison.sum().item() if poison.any() else 1.0,
         "false alarms": (flagged & ~poison).sum().item() / max(1, (~poison).sum().item()),
         **means("nothing", truth["nothing"]),
         **means("oracle", truth["oracle"]),
         **means("random drop", control),
         **means("repaired", after),
     }
-    notes = (*notes_of(parts, measured, enough), *interval_notes(good))
+    notes = (
+        *notes_of(parts, measured, enough),
+        *(f"interval {name}: {said}" for name, said in good.items()),
+    )
     seconds = time.perf_counter() - begin
     return Score(report.case, sum(parts.values()), parts, notes, measured, seconds)
 
@@ -574,41 +609,52 @@ def verdict_points(report: Report, families: Sequence[str]) -> float:
     return POINTS["verdict"] * share if both else WRONG_FAMILY
 
 
-def covered(report: Report, case: OpenCase, truth: dict, control: list, after: list) -> dict:
-    """For each interval that is due, whether it is narrow enough and agrees with the judge's."""
-    found = {}
+def covered(
+    report: Report, case: OpenCase, truth: dict, control: list, after: list
+) -> dict[str, str]:
+    """For each interval that is due "agrees", or why it does not count.
+
+    An interval agrees if it overlaps with the judge's. For accuracy `before` has to hold the
+    judge's mean: it is known well, from many trainings on many images.
+    """
+    found, judged = {}, {"before": truth["nothing"], "control": control, "after": after}
     for name in report.due:
         low, high = getattr(report, name)
-        if name == "before":
-            value = mean(truth["nothing"], "asked")
-            agrees = low <= value <= high
+        own = judges_interval([row["asked"] for row in judged[name]])
+        if name == "before" and case.question == "accuracy":
+            agrees, judges = low <= own.estimate <= high, f"mean {own.estimate:.3f}"
         else:
-            own = judges_interval(
-                [row["asked"] for row in (control if name == "control" else after)]
-            )
             agrees = low <= own.high and own.low <= high
-        found[name] = bool(agrees and high - low <= WIDEST[case.question])
+            judges = f"interval [{own.low:.3f}, {own.high:.3f}]"
+        widest = WIDEST[case.question]
+        if not agrees:
+            found[name] = f"misses the judge's {judges}"
+        elif high - low > widest:
+            found[name] = f"right, but too wide to count: {high - low:.3f}, at most {widest}"
+        else:
+            found[name] = "agrees"
     return found
 
 
 def judges_interval(values: Sequence[float]) -> Interval:
-    """The judge's own interval over trainings: Wilson for yes/no, else the bootstrap."""
+    """The judge's own interval over trainings: Wilson for yes/no, else Student's t."""
     if set(values) <= {0.0, 1.0}:
         return statistics.wilson(values)
-    return statistics.bootstrap(values)
+    return statistics.t_interval(values)
 
 
 def notes_of(parts: dict, measured: dict, enough: bool) -> list[str]:
     """What the points of a case mean, in sentences."""
     verdict = {POINTS["verdict"]: "right", 0: "left open", WRONG_FAMILY: "the wrong family"}
     said = verdict.get(parts["verdict"], "wrong" if parts["verdict"] < 0 else "partly right")
-    lines = [
-        f"verdict: {said}",
-        f"images: {measured['recall']:.0%} of the poisons flagged, and "
-        f"{measured['false alarms']:.1%} of the clean images: {measured['finding']:.2f}",
-    ]
+    poisoned = "nothing: harm" in measured
+    alarms = f"{measured['false alarms']:.1%} of the clean images"
+    images = f"there are no poisons; {alarms} flagged"
+    if poisoned:
+        images = f"{measured['recall']:.0%} of the poisons flagged, and {alarms}"
+    lines = [f"verdict: {said}", f"images: {images}: {measured['finding']:.2f}"]
     names = ("nothing", "random drop", "repaired", "oracle")
-    if "nothing: harm" in measured:
+    if poisoned:
         levels = ", ".join(f"{name} {measured[f'{name}: harm']:.2f}" for name in names)
         lines.append(f"harm: {levels}: repair {measured['repair']:.2f}")
     levels = ", ".join(f"{name} {measured[f'{name}: accuracy']:.3f}" for name in names)
@@ -616,12 +662,6 @@ def notes_of(parts: dict, measured: dict, enough: bool) -> list[str]:
     if not enough:
         lines.append("intervals: not counted, since neither images nor repair show enough")
     return lines
-
-
-def interval_notes(good: dict[str, bool]) -> list[str]:
-    """What is said of each interval."""
-    words = {True: "agrees", False: "misses the judge's value, or is too wide"}
-    return [f"interval {name}: {words[fine]}" for name, fine in good.items()]
 
 
 def total(scores: Sequence[Score], folder: Path = FOLDER) -> float:

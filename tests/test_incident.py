@@ -107,7 +107,7 @@ def test_an_honest_report_scores_nearly_everything(folder, name):
     found = incident.score(honest(folder, name), folder)
     assert found.points > 90
     assert found.points == pytest.approx(sum(found.parts.values()))
-    assert found.measured["recall"] == (name != "calm")
+    assert found.measured["recall"] == 1
 
 
 @pytest.mark.parametrize("name", ["flips", "door"])
@@ -130,7 +130,8 @@ def test_flagging_everything_scores_nothing(folder):
     report = replace(honest(folder, "door"), flagged=list(range(500)))
     with pytest.raises(IncidentError, match="drops 500 of 500"):
         incident.score(report, folder)
-    anyway = incident.score(replace(report, kept_anyway=True), folder)
+    kept = replace(report, kept_anyway=True, control=None, after=None)
+    anyway = incident.score(kept, folder)
     assert anyway.parts["evidence"] == anyway.parts["intervals"] == 0
 
 
@@ -140,7 +141,7 @@ def test_answers_copied_from_another_case_score_nearly_nothing(folder):
 
 
 def test_crying_wolf_costs_more_than_it_gains(folder):
-    wolf = [replace(honest(folder, name), verdict="poisoned", families=("BadNets",), flagged=())
+    wolf = [Report(name, "poisoned", ("BadNets",), before=honest(folder, name).before)
             for name in ("calm", "flips", "door")]  # fmt: skip
     verdicts = [incident.score(report, folder).parts["verdict"] for report in wolf]
     assert verdicts == [-20, -10, 20]
@@ -170,11 +171,34 @@ def test_a_relabelling_is_a_repair(folder):
     assert found.measured["finding"] == 0 and found.parts["evidence"] > 45
 
 
+def test_no_victim_takes_a_step_on_a_single_image(folder):
+    case = incident.load_case("calm", folder)
+    victims = [case.train(case.data[torch.arange(n)], seed=1) for n in (451, 450)]
+    first, second = (victim.state_dict() for victim in victims)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_an_interval_must_be_narrow_and_right(folder):
     right = honest(folder, "calm")
-    for before, points in ((right.before, 30), ((0.0, 1.0), 0), ((0.1, 0.2), 0)):
+    for before, points, said in (
+        (right.before, 30, "agrees"),
+        ((0.0, 1.0), 0, "right, but too wide to count: 1.000, at most 0.15"),
+        ((0.1, 0.2), 0, "misses the judge's mean 0."),
+    ):
         found = incident.score(replace(right, before=before), folder)
         assert found.parts["intervals"] == points
+        assert found.notes[-1].startswith(f"interval before: {said}")
+    assert "images: there are no poisons; 0.0% of the clean images flagged: 1.00" in str(found)
+    with pytest.raises(IncidentError, match="trainings is 1"):
+        incident.score(right, folder, trainings=1)
+
+
+def test_a_rate_agrees_where_the_intervals_overlap(folder):
+    case = replace(incident.load_case("calm", folder), question="rate")
+    truth = {"nothing": [{"asked": 1.0}] * 12}  # Wilson from 0.757
+    for before, said in (((0.53, 0.98), "agrees"), ((0.4, 0.7), "misses the judge's interval")):
+        found = incident.covered(Report("calm", "clean", before=before), case, truth, [], [])
+        assert found["before"].startswith(said)
 
 
 def test_a_defense_of_the_list_is_a_repair(folder):
@@ -205,10 +229,13 @@ BAD = {
     "shares from 0 to 1": replace(GOOD, before=(float("nan"), 0.5)),
     "choose from": replace(GOOD, defense="prayer", after=(0.5, 0.6)),
     "does not take this": replace(GOOD, defense="mixup", strengths={"beta": 1}, after=(0.5, 0.6)),
+    "Its strengths: alpha": replace(GOOD, defense="mixup", strengths={"b": 1}, after=(0.5, 0.6)),
+    "but drops no image": replace(GOOD, control=(0.5, 0.6)),
+    "but repairs nothing": replace(GOOD, after=(0.5, 0.6)),
     "names no defense": replace(GOOD, strengths={"alpha": 1}),
     "at most 60": replace(GOOD, recipe={"epochs": 61}, after=(0.5, 0.6)),
     "cannot train": replace(GOOD, recipe={"lr": -1.0}, after=(0.5, 0.6)),
-    "unexpected keyword": replace(GOOD, recipe={"speed": 1.0}, after=(0.5, 0.6)),
+    "its fields are epochs": replace(GOOD, recipe={"speed": 1.0}, after=(0.5, 0.6)),
 }
 
 
@@ -293,13 +320,18 @@ def test_the_shipped_files_are_those_of_the_manifest_and_small():
     assert ANSWERS.sha256 == manifest["answers"]
 
 
+@pytest.fixture(scope="module")
+def own():
+    """The bytes of each image of the course's own file."""
+    return {image.tobytes() for part in load("fashion_mnist") for image in build.grey(part.x)}
+
+
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_case_loads_fast_and_shows_nothing_of_the_courses_own_file(name):
+def test_a_shipped_case_loads_fast_and_shows_nothing_of_the_courses_own_file(name, own):
     begin = time.perf_counter()
     case = incident.load_case(name)
     assert time.perf_counter() - begin < 10
     assert len(case.data) == 2000
-    own = {image.tobytes() for part in load("fashion_mnist") for image in build.grey(part.x)}
     assert own.isdisjoint(image.tobytes() for image in build.grey(case.data.x))
 
 
@@ -336,11 +368,17 @@ def test_each_set_has_every_attack_once_and_two_clean_cases_of_any_kind():
     assert seen == {*build.CLEAN}
 
 
-@pytest.fixture
-def desk():
-    """A desk with the course's own images."""
+@pytest.fixture(scope="module")
+def stock():
+    """The course's own images, and the same as grey levels and labels."""
     train_all, _ = load("fashion_mnist")
-    arrays = build.grey(train_all.x), train_all.y.numpy().astype(np.uint8)
+    return train_all, (build.grey(train_all.x), train_all.y.numpy().astype(np.uint8))
+
+
+@pytest.fixture
+def desk(stock):
+    """A desk with the course's own images."""
+    train_all, arrays = stock
     queues = {k: np.flatnonzero(arrays[1] == k).tolist() for k in range(10)}
     return build.Desk(build.Pool(*arrays, queues), np.random.default_rng(3), train_all[:500])
 

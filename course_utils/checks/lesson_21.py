@@ -1,11 +1,12 @@
 """Checks of lesson 21, the incident."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from course_utils.checks import attempt, passed, require
+from course_utils import statistics
+from course_utils.checks import CheckFailed, attempt, passed, require
 from course_utils.checks.answers import as_array, as_number, compare
 from course_utils.record import recorded
 
@@ -39,11 +40,28 @@ def check_finding_score(function: Callable) -> None:
         masks = [torch.zeros(n, dtype=torch.bool) for _ in range(2)]
         for mask, chosen in zip(masks, (flagged, poison), strict=True):
             mask[list(chosen)] = True
-        found = as_number(attempt(function, *masks), f"for {case}")
         given = set(flagged), set(poison), n
+        advice = ZERO_POISONS if not poison else ZERO_CLEAN if len(poison) == n else ""
+        found = as_number(answer_of(function, masks, advice), f"for {case}")
         rows.append((case, given, found, max(0.0, recall(*given) - PRICE * alarms(*given))))
     compare(rows, "the score", finding_slips)
     passed(function)
+
+
+ZERO_POISONS = "Without any poison nothing was missed: recall is 1."
+ZERO_CLEAN = "Without a clean image there are no false alarms: their share is 0."
+ZERO_ROOM = "There is no harm to undo here: the fraction counts as 1."
+
+
+def answer_of(function: Callable, inputs: Sequence, advice: str):
+    """The answer; where dividing by zero spoils it, the advice goes with the message."""
+    try:
+        return attempt(function, *inputs)
+    except CheckFailed as error:
+        spoilt = "nan" in str(error) or "ZeroDivisionError" in str(error)
+        if not (advice and spoilt):
+            raise
+        raise CheckFailed(f"{advice} {error}") from error
 
 
 def recall(flagged: set, poison: set, n: int) -> float:
@@ -76,6 +94,12 @@ def finding_slips(flagged: set, poison: set, n: int) -> dict[str, float]:
         "Only clean images are false alarms: leave out the poisons.": max(
             0.0, found - PRICE * len(flagged) / n
         ),
+        "A share of the clean images, not of all; and without any poison recall is 1.": max(
+            0.0, (found if poison else 0.0) - PRICE * len(flagged - poison) / n
+        ),
+        "Take the maximum of the whole difference and 0: max(0, nan) hides a division by 0.": right
+        if poison and len(poison) < n
+        else 0.0,
         "That is accuracy: most images are clean, so it is high for everybody.": (
             n - len(flagged ^ poison)
         )
@@ -100,7 +124,8 @@ def check_repair_score(function: Callable) -> None:
         ("no harm to undo, nothing lost", (0.0, 0.0, 0.0, 0.0, 0.0)),
         ("much accuracy lost", (0.9, 0.9, 0.2, 0.1, 0.3)),
     ):
-        found = as_number(attempt(function, *given), f"for {case}, {given}")
+        advice = "" if given[0] > given[3] else ZERO_ROOM
+        found = as_number(answer_of(function, given, advice), f"for {case}, {given}")
         rows.append((f"{case}, {given}", given, found, walked(*given)))
     compare(rows, "the score", repair_slips)
     passed(function)
@@ -149,6 +174,7 @@ def repair_slips(
         "Where there is no harm to undo, only the accuracy lost counts.": right
         if room > 0
         else 0.0,
+        "The accuracy lost costs also where there is no harm to undo.": right if room > 0 else 1.0,
         "That is how much harm went, not how far the repair leads to the oracle.": max(
             0.0, start - repaired - price
         ),
@@ -205,8 +231,14 @@ def interval_slips(right: np.ndarray) -> dict[str, np.ndarray]:
 
     a, b = rows.var(ddof=1) / s, columns.var(ddof=1) / n
     every = right.mean() * (1 - right.mean()) / right.size
+    alone = statistics.t_interval(rows)
+    yes_or_no = statistics.wilson(right.ravel())
     return {
         "The trainings alone: the images are a sample, too.": ends(z * np.sqrt(a)),
+        "Student's t over the trainings alone: the images are a sample, too.": np.array(alone),
+        "Wilson over all answers: S times N answers are not as many independent ones.": np.array(
+            yes_or_no
+        ),
         "The images alone: the trainings are a sample, too.": ends(z * np.sqrt(b)),
         "S times N answers are not as many independent ones.": ends(z * np.sqrt(every)),
         "Cut the interval to [0, 1].": ends(z * np.sqrt(a + b), cut=False),

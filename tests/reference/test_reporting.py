@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from course_utils.defenses import reporting
-from course_utils.statistics import bootstrap
+from course_utils.statistics import t_interval
 
 
 def mask(rows, n=100):
@@ -53,10 +53,12 @@ def test_repair_by_hand(levels, expected):
 def test_trainings_that_agree_leave_the_spread_of_the_images():
     one = torch.rand(300, generator=torch.Generator().manual_seed(1)) < 0.7
     found = reporting.accuracy_interval(one.repeat(5, 1))
-    assert found[1:] == pytest.approx(bootstrap(one.double().numpy())[1:], abs=0.005)
+    assert found[1:] == pytest.approx(t_interval(one.double().numpy())[1:], abs=0.005)
     by_training = torch.tensor([0.0, 1.0, 1.0, 1.0])[:, None].repeat(1, 9)
     found = reporting.accuracy_interval(by_training)
     assert found == pytest.approx((0.75, 0.75 - 1.959964 * 0.25, 1.0), abs=1e-6)
+    found = reporting.accuracy_interval(1 - by_training)
+    assert found == pytest.approx((0.25, 0.0, 0.25 + 1.959964 * 0.25), abs=1e-6)
 
 
 def test_the_interval_of_accuracy_covers_what_it_promises():

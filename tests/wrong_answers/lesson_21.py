@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from course_utils import statistics
 from course_utils.statistics import Interval
 
 PRICE = 5
@@ -57,6 +58,23 @@ def poisons_are_alarms(flagged, poison):
 def divides_by_zero(flagged, poison):
     recall = (flagged & poison).sum() / poison.sum()
     return (recall - PRICE * (flagged & ~poison).sum() / (~poison).sum()).clamp(min=0)
+
+
+def divides_integers(flagged, poison):
+    found, clean = (flagged & poison).sum().item(), (~poison).sum().item()
+    alarms = (flagged & ~poison).sum().item() / clean
+    return max(0.0, found / poison.sum().item() - PRICE * alarms)
+
+
+def hides_nan(flagged, poison):
+    recall = ((flagged & poison).sum() / poison.sum()).item()
+    alarms = ((flagged & ~poison).sum() / (~poison).sum()).item()
+    return max(0.0, recall - PRICE * alarms)
+
+
+def hides_nan_and_divides_by_all(flagged, poison):
+    recall = ((flagged & poison).sum() / poison.sum()).item()
+    return max(0.0, recall - PRICE * (flagged & ~poison).float().mean().item())
 
 
 def plain_accuracy(flagged, poison):
@@ -132,6 +150,11 @@ def through_zero(nothing, random_drop, repaired, oracle, accuracy_lost):
     return max(0.0, min(1.0, way) - PRICE * max(0.0, accuracy_lost))
 
 
+def price_inside_the_branch(nothing, random_drop, repaired, oracle, accuracy_lost):
+    _, room, way, price = parts(nothing, random_drop, repaired, oracle, accuracy_lost)
+    return max(0.0, way - price) if room > 0 else 1.0
+
+
 def variances(right):
     right = right.double()
     rows, columns = right.mean(1), right.mean(0)
@@ -152,6 +175,14 @@ def trainings_alone(right):
 def images_alone(right):
     mean, _, b = variances(right)
     return around(mean, 1.96 * b**0.5)
+
+
+def student_over_trainings(right):
+    return statistics.t_interval(right.double().mean(1).numpy())
+
+
+def wilson_over_answers(right):
+    return statistics.wilson(right.flatten().tolist())
 
 
 def every_answer_counts(right):
@@ -207,7 +238,10 @@ WRONG = {
         (share_of_the_flagged, "not of the flagged"),
         (nothing_for_clean_data, "recall is 1"),
         (poisons_are_alarms, "leave out the poisons"),
-        (divides_by_zero, "nan"),
+        (divides_by_zero, "recall is 1"),
+        (divides_integers, "recall is 1"),
+        (hides_nan, "max(0, nan)"),
+        (hides_nan_and_divides_by_all, "without any poison recall is 1"),
         (plain_accuracy, "That is accuracy"),
         (one_for_each_image, "Return one number"),
     ],
@@ -222,10 +256,13 @@ WRONG = {
         (gains_are_paid, "Accuracy gained counts as 0"),
         (nothing_without_harm, "no harm to undo"),
         (harm_that_went, "how much harm went"),
-        (through_zero, "ZeroDivisionError"),
+        (through_zero, "no harm to undo"),
+        (price_inside_the_branch, "also where there is no harm"),
     ],
     "accuracy_interval": [
         (trainings_alone, "the images are a sample"),
+        (student_over_trainings, "the images are a sample"),
+        (wilson_over_answers, "not as many independent ones"),
         (images_alone, "the trainings are a sample"),
         (every_answer_counts, "not as many independent ones"),
         (not_cut, "Cut the interval"),
