@@ -15,6 +15,7 @@ from tools.lessons import ROOT, lesson_files, read, to_text, write
 
 FIGURES = ROOT / "figures"
 DESCRIPTIONS = FIGURES / "schematics.toml"
+LICENCE = "Data Poisoning from Scratch, CC BY 4.0"
 
 # All lengths in units of a picture that is 400 wide.
 WIDTH, SHOWN = 400, 640  # and how wide a page shows it
@@ -181,6 +182,7 @@ def draw(description: dict) -> str:
         f'font-size="{FONT}" text-anchor="middle">\n'
         f'<title id="title">{escape(description["title"])}</title>\n'
         f'<desc id="desc">{escape(description["alt"])}</desc>\n'
+        f"<metadata>{LICENCE}</metadata>\n"
         f"<style>\n{rules('light')}\n@media (prefers-color-scheme: dark) {{\n{rules('dark')}\n}}\n"
         f'</style>\n<rect class="card" x=".5" y=".5" width="{WIDTH - 1}" height="{height - 1:g}" '
         'rx="6"/>\n'

@@ -15,6 +15,7 @@ from course_utils.defenses.trade_off import plot_trade_off, trade_off_table
 from course_utils.stored import Study, load_study
 from course_utils.studies import lesson_10, lesson_11, lesson_12, lesson_13, lesson_14
 from tools.lessons import ROOT
+from tools.schematics import LICENCE
 
 PICTURE = ROOT / "figures" / "trade_off.png"
 KEY = "Numbers"  # the field of the file that holds the numbers behind the picture
@@ -119,7 +120,8 @@ def main() -> None:
     frame = collect()
     figure = draw(frame).figure
     PICTURE.parent.mkdir(exist_ok=True)
-    figure.savefig(PICTURE, dpi=110, metadata={KEY: numbers(frame), "Software": None})
+    metadata = {KEY: numbers(frame), "Software": None, "Copyright": LICENCE}
+    figure.savefig(PICTURE, dpi=110, metadata=metadata)
     print(numbers(frame))
     print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size:,} bytes")
 
