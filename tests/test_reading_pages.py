@@ -81,6 +81,100 @@ def test_a_term_is_in_the_lesson_that_it_names(term, number, name):
     assert re.search(rf"(?<!\w){words}s?(?!\w)", text, re.IGNORECASE)
 
 
+# What a lesson shows or cites, and does not say in its own words.
+ASIDE = re.compile(
+    r"```.*?```|\*\*References\.\*\*.*|!\[[^\]]*\]\([^)]*\)|^<sub>.*?$|\$\$.*?\$\$|\$[^$\n]+\$",
+    re.DOTALL | re.MULTILINE,
+)
+MARKED = re.compile(r"^#+ .*$|\*\*[^*]+\*\*|\*[^*\s][^*]*\*|`[^`\n]+`", re.MULTILINE)
+BLOCK = re.compile(r"\n\s*\n|\n(?=[-|] |\d\. |\|)")
+# Words of the field that a lesson may use before the one that gives them a further meaning.
+KNOWN_BEFORE = {
+    "by itself": "plain English outside of the tables of lesson 12",
+    "Gaussian noise": "a standard term; lesson 13 makes a defense of it",
+}
+CORE = [
+    int(number)
+    for number in re.search(
+        r"\*\*The core path\*\*, in this order: ([\d, ]+)\.",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+    )[1].split(", ")
+]
+
+
+def own_words(path: Path) -> str:
+    """The prose of a lesson without its map line, figures, code and references."""
+    return ASIDE.sub("", without_map(prose(path)))
+
+
+OWN_WORDS = {int(path.name[:2]): own_words(path) for path in LESSONS}
+
+
+def stands_out(term: str, text: str) -> bool:
+    """Whether a term stands in bold, in italics, as code or in a heading, in a short span."""
+    words = r"\s+".join(re.escape(word) for word in term.split())
+    marked = re.compile(rf"(?<!\w){words}(?:s|es|ed)?(?!\w)", re.IGNORECASE)
+    spans = [span for span in MARKED.findall(text) if len(span) < 60 or span.startswith("#")]
+    return any(marked.search(span) for span in spans)
+
+
+def said_too_early(term: str, number: int, words: dict[int, str], core: list[int]) -> list[str]:
+    """Blocks of earlier lessons that use a term without saying which lesson it is from.
+
+    Before a lesson of the core path come those that stand before it there, else all lower numbers.
+    A block that names a lesson, has a link, or makes the term stand out, introduces it.
+    """
+    before = core[: core.index(number)] if number in core else [n for n in words if n < number]
+    use = re.compile(
+        r"(?<![\w-])" + r"\s+".join(map(re.escape, term.split())) + r"s?(?![\w-])", re.I
+    )
+    blocks = [f"{n:02d}: {block}" for n in before for block in BLOCK.split(words[n])]
+    return [
+        block
+        for block in blocks
+        if use.search(block)
+        and not re.search(r"lessons? \d\d|\]\(", block)
+        and not stands_out(term, block)
+    ]
+
+
+@pytest.mark.parametrize(("term", "number"), [entry[:2] for entry in ENTRIES])
+def test_a_term_stands_out_where_it_is_introduced(term, number):
+    assert stands_out(term, OWN_WORDS[int(number)]), f"lesson {number}: write **{term}**"
+
+
+# Common words, such as error or weight, mean something of their own before they become a term.
+RARE = [
+    (term, int(number))
+    for term, number, _ in ENTRIES
+    if term not in KNOWN_BEFORE and (" " in term or "-" in term or term != term.lower())
+]
+
+
+@pytest.mark.parametrize(("term", "number"), RARE)
+def test_no_lesson_uses_a_term_before_it_is_introduced(term, number):
+    assert said_too_early(term, number, OWN_WORDS, CORE) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "early"),
+    [
+        ("We fear Sleeper Agent.", 1),
+        ("We fear sleeper\nagents.", 1),
+        ("We fear Sleeper Agent (lesson 08).", 0),
+        ("**Sleeper Agent** is a backdoor.", 0),
+        ("Lesson 08 is one.\n\nSleeper Agent is another.", 1),
+        ("A sleeper is no agent.", 0),
+        ("**Ours** differs: Sleeper Agent is **theirs**.", 1),
+        ("**We attack as others do, namely with Sleeper Agent, and win every time.**", 1),
+    ],
+)
+def test_a_term_that_comes_too_early_is_seen(text, early):
+    found = said_too_early("Sleeper Agent", 8, {5: text, 8: "**Sleeper Agent**"}, [5])
+    assert len(found) == early
+    assert said_too_early("Sleeper Agent", 8, {8: "**Sleeper Agent**", 9: text}, [8]) == []
+
+
 def test_each_paper_is_listed_once_with_its_lesson():
     papers = section("Papers")
     entries = [line for line in papers.splitlines() if line.startswith("- ")]
