@@ -140,7 +140,7 @@ def test_badges_and_setup_cell(tmp_path):
     assert "· 5 minutes ·" in top and top.endswith("A promise.")
     setup = nb.cells[1].source
     assert 'address = "https://github.com/someone/course"' in setup
-    assert setup.endswith("device = setup(minutes=25)") and len(setup.splitlines()) <= 25
+    assert setup.endswith("device = setup(minutes=5)") and len(setup.splitlines()) <= 25
     again = badges.fill(lessons.read(path), NAME, "https://github.com/someone/course")
     assert [cell.source for cell in again.cells] == [cell.source for cell in nb.cells]
 
