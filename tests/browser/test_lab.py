@@ -146,7 +146,8 @@ def test_a_solution_of_a_complete_lesson_unfolds(page, address, screenshot):
 
 def test_another_copy_opens_unwritten(page, address, screenshot):
     page.goto(f"{address}/lab/tree/my_work/{lesson_files()[1].name}?token=test")
-    page.get_by_text("This is the workshop copy.").wait_for(timeout=START)
+    note = page.locator("blockquote:visible", has_text="This is the workshop copy.")
+    note.wait_for(timeout=START)
     page.locator(IDLE).first.wait_for(timeout=START)
     page.get_by_text("raise NotImplementedError").first.wait_for(state="attached")
     screenshot(page)
