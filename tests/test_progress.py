@@ -518,7 +518,8 @@ def test_nothing_is_lost_from_a_clean_clone_to_a_newer_version(tmp_path):
     assert call(sys.executable, "-m", "tools.my_work").returncode == 0
     mine = clone / "my_work" / FIRST.name
     answered = answer(mine)
-    run_in_kernel = [cell for cell in answered.cells if is_needed(cell)]
+    needed = [cell for cell in answered.cells if is_needed(cell)]
+    run_in_kernel = [new_code_cell("from torch import Tensor"), *needed]
     execute(new_notebook(cells=run_in_kernel), mine.parent, env=env | {"PYTHONPATH": str(clone)})
     before = contents(mine.parent)
     assert record.FILE in before
