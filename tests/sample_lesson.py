@@ -9,7 +9,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tools.badges import fill, public_address
-from tools.lessons import ROOT, fold_solutions, read, to_text
+from tools.lessons import ROOT, fold, read, to_text
 from tools.run import clean, source_hash
 
 NAME = "05_gradient_matching.ipynb"
@@ -73,7 +73,7 @@ def as_if_executed(path: Path, root: Path) -> NotebookNode:
     for count, cell in enumerate(cells, start=1):
         cell.execution_count = count
     clean(nb)
-    fold_solutions(nb)
+    fold(nb)
     nb.metadata.course.executed_sha256 = source_hash(nb)
     path.write_text(to_text(nb), encoding="utf-8")
     return nb

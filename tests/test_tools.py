@@ -117,7 +117,8 @@ def test_workshop_copy_clears_exercises_and_outputs(tmp_path):
         NotImplementedError, match=r"from course_utils\.attacks\.doubling import double"
     ):
         namespace["double"](1)
-    assert "workshop copy" in made.cells[0].source and "<!-- badges -->" in made.cells[0].source
+    before, _, badge_line = made.cells[0].source.partition("<!-- badges -->")
+    assert "**This is the workshop copy.**" in before and "<!-- /badges -->" in badge_line
     assert "](../../data/README.md)" in made.cells[6].source
     assert "executed_sha256" not in made.metadata.course
 
@@ -136,7 +137,7 @@ def test_badges_and_setup_cell(tmp_path):
     assert f"github/someone/course/{here}/{NAME}" in top
     assert f"github/someone/course/{here}/workshop/{NAME}" in top
     assert f"[glossary](https://github.com/someone/course/{here}/GLOSSARY.md)" in top
-    assert " 5 minutes" in top and top.endswith("A promise.")
+    assert "· 5 minutes ·" in top and top.endswith("A promise.")
     setup = nb.cells[1].source
     assert 'address = "https://github.com/someone/course"' in setup
     assert setup.endswith("device = setup(minutes=5)") and len(setup.splitlines()) <= 25

@@ -218,8 +218,8 @@ def tasks(nb: NotebookNode) -> Iterator[str]:
             yield f"{head!r} must say its minutes and how hard it is, like '(10 minutes, easy)'"
     for number, cell in numbered(nb):
         folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
-        if folded != has_tag(cell, "exercise"):
-            yield f"cell {number}: the solutions of exercises are folded, and nothing else"
+        if folded != (has_tag(cell, "setup") or has_tag(cell, "exercise")):
+            yield f"cell {number}: the setup cell and solutions are folded, and nothing else"
 
 
 def questions(nb: NotebookNode) -> Iterator[str]:

@@ -81,10 +81,10 @@ def minutes_needed(nb: NotebookNode) -> int:
     return math.ceil(len(words.split()) / WORDS + len(lines) / LINES + exercises)
 
 
-def fold_solutions(nb: NotebookNode) -> None:
-    """Show the solution of an exercise folded: in JupyterLab a click on the dots opens it."""
+def fold(nb: NotebookNode) -> None:
+    """Fold the setup cell and the solutions: in JupyterLab a click on the dots opens one."""
     for cell in code_cells(nb):
-        if has_tag(cell, "exercise"):
+        if has_tag(cell, "setup") or has_tag(cell, "exercise"):
             cell.metadata["jupyter"] = {"source_hidden": True}
 
 

@@ -24,7 +24,7 @@ from tools.badges import fill, public_address
 from tools.figures import describe
 from tools.lessons import (
     code_cells,
-    fold_solutions,
+    fold,
     has_tag,
     lesson_files,
     read,
@@ -45,7 +45,7 @@ def run_lesson(path: Path, address: str) -> None:
     nb = nbformat.reads(ruff(["format"], to_text(nb), path), as_version=4)
     execute(nb, path.parent)
     clean(nb)
-    fold_solutions(nb)
+    fold(nb)
     describe(nb)
     nb.metadata.course.executed_sha256 = source_hash(nb)
     write(path, to_text(nb))

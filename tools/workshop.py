@@ -21,11 +21,13 @@ from tools.lessons import (
     write,
 )
 
-NOTE = """
-
+NOTE = """\
 > **This is the workshop copy.** The functions of the exercises are empty: write them, and run the
 > check under each. The complete lesson is [{name}](../{name}). On Colab,
-> *File > Save a copy in Drive* keeps what you write."""
+> *File > Save a copy in Drive* keeps what you write.
+
+{badges}"""
+BADGES = "<!-- badges -->"
 KEEP = """
 
 import course_utils.record
@@ -59,7 +61,8 @@ def workshop_copy(lesson: NotebookNode, name: str) -> NotebookNode:
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace("](../", "](../../")
-    nb.cells[0].source += NOTE.format(name=name)
+    note = NOTE.format(name=name, badges=BADGES)
+    nb.cells[0].source = nb.cells[0].source.replace(BADGES, note)
     fold_answers(nb)
     return nb
 

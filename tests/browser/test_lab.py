@@ -129,9 +129,25 @@ def test_a_learners_copy_runs_shows_its_figure_and_keeps_progress(
     assert noted.count('"passed": true') == noted.count("\n") == 2
 
 
+def test_a_solution_of_a_complete_lesson_unfolds(page, address, screenshot):
+    page.goto(f"{address}/lab/tree/notebooks/{FIRST.name}?token=test")
+    lesson = page.locator(".jp-NotebookPanel:visible")
+    lesson.locator("h1:visible").wait_for(timeout=START)
+    page.locator(IDLE).first.wait_for(timeout=START)
+    exercise = lesson.locator("h3", has_text="Exercise 1")
+    exercise.wait_for(state="attached", timeout=START)
+    exercise.evaluate("heading => heading.scrollIntoView()")
+    solution = lesson.get_by_text("def stamp(")
+    assert not solution.is_visible()
+    lesson.locator(".jp-InputPlaceholder", has_text="first_backdoor").first.click()
+    solution.wait_for()
+    screenshot(page)
+
+
 def test_another_copy_opens_unwritten(page, address, screenshot):
     page.goto(f"{address}/lab/tree/my_work/{lesson_files()[1].name}?token=test")
-    page.get_by_text("This is the workshop copy.").wait_for(timeout=START)
+    note = page.locator("blockquote:visible", has_text="This is the workshop copy.")
+    note.wait_for(timeout=START)
     page.locator(IDLE).first.wait_for(timeout=START)
     page.get_by_text("raise NotImplementedError").first.wait_for(state="attached")
     screenshot(page)

@@ -1,5 +1,6 @@
 """Every page of the reading edition, opened as a file on a phone: make browser."""
 
+import io
 import itertools
 import re
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from PIL import Image, ImageStat
 from playwright.sync_api import Browser, Page
 
 from tools.lessons import ROOT, lesson_files
@@ -88,6 +90,37 @@ def test_a_hint_unfolds(phone):
     assert not text.is_visible()
     hint.locator("summary").click()
     assert text.is_visible()
+
+
+def test_a_solution_unfolds(phone):
+    open_page(phone, LESSON)
+    cell = phone.locator("article .tag_exercise").first
+    solution = cell.locator("pre").first
+    assert not solution.is_visible()
+    cell.get_by_text("Show the solution").click()
+    assert solution.is_visible()
+    assert "def " in solution.inner_text()
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_a_drawing_follows_the_theme(browser, system):
+    page = browser.new_page(color_scheme=system)
+    open_page(page, LESSON)
+    drawing = page.locator("article img[src$='.svg']").first
+    lightness = {}
+    for _ in ("auto", "light", "dark"):
+        page.locator(".theme-toggle:visible").first.click()
+        page.wait_for_timeout(500)  # the page fades from one theme to the next
+        theme = page.evaluate("document.body.dataset.theme")
+        lightness[theme] = png_mean(drawing.screenshot())
+    page.close()
+    assert lightness["dark"] < 100 < 200 < lightness["light"]
+    assert lightness["auto"] == pytest.approx(lightness[system], abs=5)
+
+
+def png_mean(picture: bytes) -> float:
+    """The mean gray value of a picture, from 0 to 255."""
+    return ImageStat.Stat(Image.open(io.BytesIO(picture)).convert("L")).mean[0]
 
 
 def test_search_works_from_the_file_system(phone, screenshot):

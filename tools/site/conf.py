@@ -22,8 +22,6 @@ exclude_patterns = [".*", "site", "notebooks/workshop"]
 
 nb_execution_mode = "off"
 nb_custom_formats = {".ipynb": "tools.site.pages.read_lesson"}
-nb_code_prompt_show = "Show the setup cell"
-nb_code_prompt_hide = "Hide the setup cell"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 

@@ -15,6 +15,7 @@ from tools.lessons import has_tag
 ADDRESS = public_address()
 BADGE = re.compile(r"(?:\w[\w ]*)?\[!\[([^]]*)\]\(http[^)]*\)\]")
 FOLDER = re.compile(r"\]\(([\w./-]+)/\)")
+FOLDED = {"setup": "setup cell", "exercise": "solution"}
 CONTENTS = """
 
 ```{{toctree}}
@@ -27,14 +28,17 @@ CONTENTS = """
 
 
 def read_lesson(text: str) -> NotebookNode:
-    """Read a lesson: badges become links that need no network, the setup cell is folded."""
+    """Read a lesson: badges become links that need no network, what JupyterLab folds is folded."""
     nb = nbformat.reads(text, as_version=4)
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = BADGE.sub(r"[\1]", cell.source)
             continue
-        if has_tag(cell, "setup"):
-            cell.metadata.tags.append("hide-input")
+        for tag, name in FOLDED.items():
+            if has_tag(cell, tag):
+                cell.metadata.tags.append("hide-input")
+                prompts = {"show": f"Show the {name}", "hide": f"Hide the {name}"}
+                cell.metadata.mystnb = {f"code_prompt_{way}": text for way, text in prompts.items()}
         cell.metadata.alternatives = [
             stored(output) for output in cell.outputs if "image/png" in output.get("data", {})
         ]
