@@ -436,9 +436,14 @@ def repaired_data(report: Report, case: OpenCase) -> Data:
 
 def without(data: Data, rows: Sequence[int]) -> Data:
     """The data without these rows."""
-    kept = torch.ones_like(data.y, dtype=torch.bool)
-    kept[torch.tensor(rows, dtype=torch.int64, device=kept.device)] = False
-    return data[kept]
+    return data[~mask_of(rows, len(data)).to(data.y.device)]
+
+
+def mask_of(rows: Sequence[int], count: int) -> Tensor:
+    """Of so many images those of the rows, as a mask (count,)."""
+    mask = torch.zeros(count, dtype=torch.bool)
+    mask[torch.tensor(rows, dtype=torch.int64)] = True
+    return mask
 
 
 def random_rows(count: int, of: int, seed: int) -> list[int]:
@@ -481,9 +486,7 @@ def measure(model: Classifier, case: OpenCase, answers: Answers) -> dict:
 
 def poison_mask(name: str, answers: Answers, count: int) -> Tensor:
     """Which training images of a case are poison (N,)."""
-    mask = torch.zeros(count, dtype=torch.bool)
-    mask[torch.tensor(answers.arrays[f"{name}/poison"], dtype=torch.int64)] = True
-    return mask
+    return mask_of(answers.arrays[f"{name}/poison"], count)
 
 
 def score(
@@ -512,8 +515,7 @@ def score(
     after = trained(*given, repaired_data(report, case)) if report.repairs else nothing
     control = nothing if not report.dropped else thinned(*given)
     poison = poison_mask(report.case, answers, len(case.data))
-    flagged = torch.zeros_like(poison)
-    flagged[torch.tensor(list(report.flagged), dtype=torch.int64)] = True
+    flagged = mask_of(list(report.flagged), len(case.data))
     finding = finding_score(flagged, poison)
     repair = repair_of(truth, nothing, control, after)
     if truth["families"]:
@@ -709,7 +711,8 @@ def summary(
     for one in scores:
         report = said[one.case]
         verdict = ", ".join(report.families) or report.verdict
-        parts = f"{one.parts['evidence']:.0f} of 50 | {one.parts['intervals']:.0f} of 30"
+        names = ("evidence", "intervals")
+        parts = " | ".join(f"{one.parts[part]:.0f} of {POINTS[part]}" for part in names)
         lines.append(f"| {one.case} | {verdict} | {one.points:.0f} | {parts} |")
     lines += ["", f"**Total: {total(scores, folder):.1f} of 100**", ""]
     for one in scores:

@@ -5,7 +5,7 @@ import re
 import pytest
 from atlas import FORMER, NAMES
 
-from tools.lessons import ROOT, lesson_files, read
+from tools.lessons import ROOT, lesson_files, prose, read
 
 LESSONS = lesson_files()
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "notebooks").glob("*.md")), *LESSONS]
@@ -22,7 +22,7 @@ def text_of(path) -> str:
     """A page, or the markdown cells of a lesson."""
     if path.suffix == ".md":
         return path.read_text(encoding="utf-8")
-    return "\n\n".join(c.source for c in read(path).cells if c.cell_type == "markdown")
+    return prose(read(path))
 
 
 @each_page

@@ -6,7 +6,7 @@ import re
 import pytest
 from nbformat import NotebookNode
 
-from tools.lessons import has_tag, lesson_files, read
+from tools.lessons import has_tag, lesson_files, prose, read
 from tools.workshop import PREDICT, workshop_copy
 
 LESSONS = lesson_files()
@@ -14,11 +14,6 @@ NEAR = 12  # cells from an import to the first use
 WITHOUT_OUTPUT = 3  # code cells in a row, in the lessons with the longest preparations
 EXPERIMENT = re.compile(r"^[^#\n]*\b(load_study|run_trials|compare)\(", re.MULTILINE)
 every_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-
-
-def prose(nb: NotebookNode) -> str:
-    """The text of a lesson."""
-    return "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
 
 
 def imported(nb: NotebookNode) -> list[tuple[int, str, str]]:

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import test_paths
 
+from tools import lessons
 from tools.lessons import ROOT, has_tag, lesson_files, read
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -53,8 +55,7 @@ def prose(path: Path) -> str:
     """The text of a page, or of the markdown cells of a lesson."""
     if path.suffix == ".md":
         return path.read_text(encoding="utf-8")
-    cells = read(path).cells
-    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return lessons.prose(read(path))
 
 
 def without_map(text: str) -> str:
@@ -93,13 +94,7 @@ KNOWN_BEFORE = {
     "by itself": "plain English outside of the tables of lesson 12",
     "Gaussian noise": "a standard term; lesson 13 makes a defense of it",
 }
-CORE = [
-    int(number)
-    for number in re.search(
-        r"\*\*The core path\*\*, in this order: ([\d, ]+)\.",
-        (ROOT / "README.md").read_text(encoding="utf-8"),
-    )[1].split(", ")
-]
+CORE = [int(number) for number in test_paths.CORE]
 
 
 def own_words(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The page for attacks that fail: its code runs, and each check sees the fault that it is for."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from sklearn.datasets import load_sample_images
 
 from course_utils.attacks import crafting
 from course_utils.settings import TINY
+from course_utils.threat import Poison
 from tools.lessons import ROOT
 
 PAGE = (ROOT / "notebooks" / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
@@ -63,13 +65,13 @@ def test_each_cause_has_a_check_and_a_lesson():
 def test_what_arrived(case):
     right = checked(1, case)
     assert int(right["changed"].sum()) == len(case["poison"])
-    lost = type(case["poison"])(case["data"].x[case["poison"].base], *vars_of(case["poison"]))
-    assert int(checked(1, case, poison=lost)["changed"].sum()) == 0
+    assert int(checked(1, case, poison=untouched(case))["changed"].sum()) == 0
 
 
-def vars_of(poison):
-    """Labels, rows and placement of a poison."""
-    return poison.labels, poison.base, poison.placement
+def untouched(case: dict) -> Poison:
+    """A poison that changes nothing: its images are the base images."""
+    poison = case["poison"]
+    return replace(poison, images=case["data"].x[poison.base])
 
 
 def test_the_range_of_pixels(case):
@@ -80,9 +82,8 @@ def test_the_range_of_pixels(case):
 def test_whether_the_target_was_granted(case):
     said = checked(3, case)["said"]
     assert len(said) == len(case["surrogates"])
-    swapped = type(case["goal"])(
-        case["goal"].image, case["goal"].adversarial_class, case["goal"].true_class
-    )
+    true, adversarial = case["goal"].true_class, case["goal"].adversarial_class
+    swapped = replace(case["goal"], true_class=adversarial, adversarial_class=true)
     granted = checked(3, case, goal=swapped)["said"]
     assert said == granted and crafting.granted(case["scene"].adults, swapped)
 
@@ -90,15 +91,14 @@ def test_whether_the_target_was_granted(case):
 def test_how_far_apart_the_classes_are(case):
     near = checked(4, case)["confused"]
     boot = case["data"].classes.index("Boot")
-    far = type(case["goal"])(case["goal"].image, case["goal"].true_class, boot)
+    far = replace(case["goal"], adversarial_class=boot)
     assert near > checked(4, case, goal=far)["confused"]
 
 
 def test_whether_crafting_got_anywhere(case):
     found = checked(5, case)
     assert all(a < b for a, b in zip(found["after"], found["before"], strict=True))
-    nothing = type(case["poison"])(case["data"].x[case["poison"].base], *vars_of(case["poison"]))
-    stuck = checked(5, case, poison=nothing)
+    stuck = checked(5, case, poison=untouched(case))
     assert stuck["after"] == pytest.approx(stuck["before"])
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from course_utils import statistics
 from course_utils.stored import RESULTS
-from tools.lessons import ROOT, lesson_files
+from tools.lessons import ROOT, lesson_files, prose
 
 CLAIMS = ROOT / "data" / "claims.csv"
 NUMBER = re.compile(r"\d+(?:[.,/]\d+)*%?")
@@ -198,8 +198,7 @@ def text_of(file: str, root: Path = ROOT) -> str:
     path = root / file
     if path.suffix != ".ipynb":
         return plain(path.read_text(encoding="utf-8"))
-    cells = nbformat.read(path, as_version=4).cells
-    return plain("\n".join(cell.source for cell in cells if cell.cell_type == "markdown"))
+    return plain(prose(nbformat.read(path, as_version=4)))
 
 
 def summary_of(file: str, root: Path = ROOT) -> str:

@@ -16,8 +16,10 @@ from tools.lessons import (
     ROOT,
     code_cells,
     has_tag,
+    is_folded,
     lesson_files,
     minutes_needed,
+    prose,
     read,
     title,
 )
@@ -92,8 +94,7 @@ def figures(nb: NotebookNode) -> Iterator[str]:
 
 def headings(nb: NotebookNode) -> Iterator[str]:
     """One heading of the first level, and no level skipped after it."""
-    texts = (cell.source for cell in nb.cells if cell.cell_type == "markdown")
-    text = re.sub(r"^```.*?^```", "", "\n\n".join(texts), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^```.*?^```", "", prose(nb), flags=re.DOTALL | re.MULTILINE)
     before = 0
     for marks, name in re.findall(r"^(#{1,6}) (.+)$", text, re.MULTILINE):
         if len(marks) > before + 1 or (len(marks) == 1 and before):
@@ -143,7 +144,7 @@ def output_texts(cell: NotebookNode) -> Iterator[str]:
 
 def sections(nb: NotebookNode) -> Iterator[str]:
     """A title, the sections that every lesson has, and only known tags."""
-    text = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    text = prose(nb)
     headings = re.findall(r"^## (.+?)\s*$", text, re.MULTILINE)
     for section in SECTIONS:
         if headings.count(section) != 1:
@@ -203,7 +204,7 @@ def imports_only(cell: NotebookNode) -> bool:
 
 def tasks(nb: NotebookNode) -> Iterator[str]:
     """An exercise says how long, how hard and how important it is, and what to do."""
-    text = "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    text = prose(nb)
     for heading in re.findall(r"^### Exercise .*$", text, re.MULTILINE):
         if not EXERCISE.fullmatch(heading):
             yield (
@@ -218,13 +219,13 @@ def tasks(nb: NotebookNode) -> Iterator[str]:
             yield f"{head!r} must say its minutes and how hard it is, like '(10 minutes, easy)'"
     for number, cell in numbered(nb):
         folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
-        if folded != (has_tag(cell, "setup") or has_tag(cell, "exercise")):
+        if folded != is_folded(cell):
             yield f"cell {number}: the setup cell and solutions are folded, and nothing else"
 
 
 def questions(nb: NotebookNode) -> Iterator[str]:
     """Five questions with folded answers."""
-    text = "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    text = prose(nb)
     asked = text.partition("\n## Five questions\n")[2].partition("\n## ")[0]
     found = re.findall(r"<summary>(\d)\. [^<]+\?</summary>\s+\S.*?</details>", asked, re.DOTALL)
     if found != list("12345"):

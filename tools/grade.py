@@ -1,7 +1,7 @@
 """Grade reports on the incident: python -m tools.grade CASES KEY REPORTS.json [...].
 
 CASES is the folder of a set, KEY its file of answers. For each file of reports a page is written
-beside it, in Markdown, and its total is printed. About a minute a case.
+beside it, in Markdown, and its total is printed. Up to half a minute a case.
 """
 
 import argparse

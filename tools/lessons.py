@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS, LINES = 200, 25  # of text and of code that a reader takes in in a minute
+FOLDED = {"setup": "setup cell", "exercise": "solution"}  # the cells shown folded, by their tag
 EXERCISE = re.compile(
     r"^### Exercise \d+: .+ "
     r"\((\d+) minutes, (?:easy|medium|hard), (?:essential|useful|optional)\)$",
@@ -63,12 +64,17 @@ def title(nb: NotebookNode) -> str:
     return re.sub(r"^(Lesson\s+)?\d+\W+", "", heading[1].strip())
 
 
+def prose(nb: NotebookNode) -> str:
+    """The text of a lesson: its markdown cells."""
+    return "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+
+
 def minutes_needed(nb: NotebookNode) -> int:
     """Minutes for the text, the code and the exercises of a lesson, without *Go further*.
 
     Addresses, alternative texts and the setup cell are not read. The cells run in the meantime.
     """
-    text = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    text = prose(nb)
     words = re.sub(
         r"<!-- badges -->.*?<!-- /badges -->|!\[[^]]*\]|\]\([^)]*\)|<[^>]*>",
         " ",
@@ -81,10 +87,15 @@ def minutes_needed(nb: NotebookNode) -> int:
     return math.ceil(len(words.split()) / WORDS + len(lines) / LINES + exercises)
 
 
+def is_folded(cell: NotebookNode) -> bool:
+    """Whether a cell is to be shown folded."""
+    return any(has_tag(cell, tag) for tag in FOLDED)
+
+
 def fold(nb: NotebookNode) -> None:
     """Fold the setup cell and the solutions: in JupyterLab a click on the dots opens one."""
     for cell in code_cells(nb):
-        if has_tag(cell, "setup") or has_tag(cell, "exercise"):
+        if is_folded(cell):
             cell.metadata["jupyter"] = {"source_hidden": True}
 
 

@@ -22,16 +22,7 @@ from nbformat import NotebookNode
 from tools import export, workshop
 from tools.badges import fill, public_address
 from tools.figures import describe
-from tools.lessons import (
-    code_cells,
-    fold,
-    has_tag,
-    lesson_files,
-    read,
-    ruff,
-    to_text,
-    write,
-)
+from tools.lessons import code_cells, fold, has_tag, lesson_files, read, ruff, to_text, write
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BAR = re.compile(r"\d+%\||\d+it \[")

@@ -24,7 +24,7 @@ from course_utils.cases.goals import draw_goal
 from course_utils.defenses.reporting import PRICE
 from course_utils.settings import MLP, Setting
 from course_utils.threat import Poison, ThreatModel
-from course_utils.trials import Case, Rows, Victim, compare, run_trials
+from course_utils.trials import Case, Rows, compare, run_trials
 
 PLAIN, CLEAN = "plain", "nobody"
 
@@ -65,11 +65,11 @@ def trial(seed: int, teams: dict[str, ModuleType], setting: Setting = MLP) -> Ro
         for name, team in teams.items()
         if hasattr(team, "attack")
     }
-    victims = {PLAIN: Victim(from_scratch.PLAIN, setting.recipe)} | {
-        name: team.defend(setting.recipe) for name, team in teams.items() if hasattr(team, "defend")
-    }
     given = (scene.data, goal, scene.test, scene.model, setting.recipe, seed)
     case = Case(*given, craft=lambda victim: None)
+    victims = {PLAIN: case.plain} | {
+        name: team.defend(setting.recipe) for name, team in teams.items() if hasattr(team, "defend")
+    }
     rows = compare(case, {CLEAN: None} | attackers, victims)
     names = ("attacker", "victim", "success", "accuracy")
     return [{name: row[name] for name in names} for row in rows]

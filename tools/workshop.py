@@ -69,18 +69,17 @@ def workshop_copy(lesson: NotebookNode, name: str) -> NotebookNode:
 
 def fold_answers(nb: NotebookNode) -> None:
     """Fold the text under the cells that a *Predict* asks about, up to its next heading."""
-    asked = False
+    asked = answered = False
     for cell in nb.cells:
         if cell.cell_type == "code":
-            asked = asked and "run"
+            answered = asked
             continue
-        if asked == "run":
+        if answered:
             text, rest = until_heading(cell.source)
             if text:
                 cell.source = "\n\n".join(filter(None, [SEEN.format(text=text), rest]))
-            asked = False
-        if PREDICT in cell.source:
-            asked = "asked"
+            asked = answered = False
+        asked = asked or PREDICT in cell.source
 
 
 def until_heading(text: str) -> tuple[str, str]:

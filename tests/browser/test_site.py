@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from PIL import Image, ImageStat
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Locator, Page
 
 from tools.lessons import ROOT, lesson_files
 
@@ -86,19 +86,21 @@ def leads_somewhere(link: str) -> bool:
 def test_a_hint_unfolds(phone):
     open_page(phone, LESSON)
     hint = phone.locator("article details:has(summary:text-is('Hint'))").first
-    text = hint.locator("p").first
-    assert not text.is_visible()
-    hint.locator("summary").click()
-    assert text.is_visible()
+    unfold(hint.locator("summary"), hint.locator("p").first)
+
+
+def unfold(handle: Locator, hidden: Locator) -> None:
+    """Click, and what was hidden is to be seen."""
+    assert not hidden.is_visible()
+    handle.click()
+    assert hidden.is_visible()
 
 
 def test_a_solution_unfolds(phone):
     open_page(phone, LESSON)
     cell = phone.locator("article .tag_exercise").first
     solution = cell.locator("pre").first
-    assert not solution.is_visible()
-    cell.get_by_text("Show the solution").click()
-    assert solution.is_visible()
+    unfold(cell.get_by_text("Show the solution"), solution)
     assert "def " in solution.inner_text()
 
 

@@ -10,12 +10,11 @@ from sphinx.application import Sphinx
 
 from tools.badges import public_address
 from tools.figures import stored
-from tools.lessons import has_tag
+from tools.lessons import FOLDED, has_tag
 
 ADDRESS = public_address()
 BADGE = re.compile(r"(?:\w[\w ]*)?\[!\[([^]]*)\]\(http[^)]*\)\]")
 FOLDER = re.compile(r"\]\(([\w./-]+)/\)")
-FOLDED = {"setup": "setup cell", "exercise": "solution"}
 CONTENTS = """
 
 ```{{toctree}}
