@@ -177,6 +177,41 @@ def nearest_control(
     return gaps[gaps.abs() == gaps.abs().min()].idxmin()
 
 
+def against_controls(rows: pd.DataFrame, defenses: Iterable[str], attacker: str) -> pd.DataFrame:
+    """Each defense against its control, under the same kind of attacker: a row for each defense.
+
+    rows: of `compare`, with the columns trial, attacker, victim, accuracy and success. Clean
+    victims stand under the attacker "clean". Every victim whose name begins with "plain" may be a
+    control (`nearest_control`). attacker: "oblivious" or "knowing". Who expects the plain victim
+    knows it, so "plain" itself meets the oblivious attacker in both.
+
+    Columns: accuracy (clean), lost (trials in which the target fell), control, control_lost,
+    estimate, low and high of the paired difference, p (after Holm, over these defenses) and
+    verdict. Raises ValueError where a victim did not meet this attacker on every trial.
+    """
+    _require(rows, "trial", "attacker", "victim", "accuracy", "success")
+    clean = rows[rows["attacker"] == "clean"]
+    undefended = [name for name in clean["victim"].unique() if name.startswith("plain")]
+
+    def fell(name: str) -> pd.Series:
+        met = "oblivious" if name == "plain" else attacker
+        its = rows[(rows["victim"] == name) & (rows["attacker"] == met)].set_index("trial")
+        if set(its.index) != set(clean["trial"]):
+            raise ValueError(f"{name!r} did not meet the attacker {met!r} on every trial.")
+        return its["success"].astype(bool).sort_index()
+
+    chosen = {name: nearest_control(clean, name, undefended) for name in defenses}
+    pairs = {name: (fell(name), fell(control)) for name, control in chosen.items()}
+    means = clean.groupby("victim")["accuracy"].mean()
+    found = {}
+    for name, verdict in verdicts(pairs).items():
+        lost, control_lost = (int(outcome.sum()) for outcome in pairs[name])
+        counts = {"accuracy": means[name], "lost": lost, "control": chosen[name]}
+        numbers = verdict.difference._asdict() | {"p": verdict.p_value, "verdict": verdict.word}
+        found[name] = counts | {"control_lost": control_lost} | numbers
+    return pd.DataFrame(found).T
+
+
 def summary(frame: pd.DataFrame, measure: str, by: Sequence[str] = ("condition",)) -> pd.DataFrame:
     """One row a group: trials, mean and 95% interval of a measure (Wilson for yes/no).
 

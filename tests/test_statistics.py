@@ -12,6 +12,7 @@ from scipy import stats
 
 from course_utils.statistics import (
     Interval,
+    against_controls,
     holm,
     mcnemar,
     nearest_control,
@@ -587,3 +588,57 @@ def test_a_control_is_not_chosen_from_rows_that_are_not_all_there(broken, messag
 def test_a_control_has_no_control():
     with pytest.raises(ValueError, match="'slow' is itself a control"):
         nearest_control(clean_rows(**CURVE), "slow", ["slow", "slower"])
+
+
+# Defenses against their controls
+
+
+def attacked_rows() -> pd.DataFrame:
+    """Twelve trials: plain loses all, the slow control ten or twelve, the shield one or eleven."""
+    accuracy = {"plain": 0.83, "plain, slow": 0.80, "shield": 0.801, "cloak": 0.829}
+    lost = {
+        "oblivious": {"plain": 12, "plain, slow": 10, "shield": 1, "cloak": 12},
+        "knowing": {"plain, slow": 12, "shield": 11, "cloak": 2},
+    }
+    return pd.DataFrame(
+        [
+            {
+                "trial": trial,
+                "attacker": attacker,
+                "victim": name,
+                "accuracy": accuracy[name] + (trial - 5.5) / 1000,
+                "success": trial < wins,
+            }
+            for attacker, victims in ({"clean": dict.fromkeys(accuracy, 0)} | lost).items()
+            for name, wins in victims.items()
+            for trial in range(12)
+        ]
+    )
+
+
+def test_a_defense_is_compared_with_its_control_under_the_same_kind_of_attacker():
+    rows = attacked_rows().sample(frac=1, random_state=0)
+    oblivious = against_controls(rows, ["shield", "cloak"], "oblivious")
+    knowing = against_controls(rows, ["shield", "cloak"], "knowing")
+    assert oblivious["control"].tolist() == ["plain, slow", "plain"] == knowing["control"].tolist()
+    assert oblivious.loc["shield", ["lost", "control_lost", "verdict"]].tolist() == [1, 10, "lower"]
+    assert knowing.loc["shield", ["lost", "control_lost"]].tolist() == [11, 12]
+    # who expects the plain victim knows it: both attackers of the plain victim are the same
+    assert knowing.loc["cloak", ["lost", "control_lost", "verdict"]].tolist() == [2, 12, "lower"]
+    pairs = {"shield": ([1] + [0] * 11, [1] * 10 + [0] * 2), "cloak": ([1] * 12, [1] * 12)}
+    for name, verdict in verdicts(pairs).items():
+        wanted = [*verdict.difference, verdict.p_value, verdict.word]
+        numbers = ["estimate", "low", "high", "p", "verdict"]
+        assert oblivious.loc[name, numbers].tolist() == wanted
+    assert oblivious["accuracy"].tolist() == pytest.approx([0.801, 0.829])
+
+
+def test_a_verdict_needs_every_trial_and_an_attacker_that_was_met():
+    rows = attacked_rows()
+    with pytest.raises(ValueError, match="'shield' did not meet the attacker 'adaptive'"):
+        against_controls(rows, ["shield"], "adaptive")
+    gone = (rows.attacker == "oblivious") & (rows.victim == "plain, slow") & (rows.trial == 3)
+    with pytest.raises(ValueError, match="'plain, slow' did not meet the attacker 'oblivious'"):
+        against_controls(rows[~gone], ["shield"], "oblivious")
+    with pytest.raises(ValueError, match="No column 'success'"):
+        against_controls(rows.drop(columns="success"), ["shield"], "oblivious")

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from course_utils import journal, stored
 from course_utils.settings import Setting
-from course_utils.stored import Study, load_study, run_study
+from course_utils.stored import Benchmark, Study, load_study, run_study
 from tools import verify
 from tools.lessons import ROOT
 from tools.verify import Record, carry, difference
@@ -101,6 +102,28 @@ def test_an_unfinished_journal_is_carried_over(tmp_path):
     assert carry(record, made(ROW), made(ROW, code=STUDY.code), "tiny", "d" * 40) is None
     frame = run_study(STUDY, folder=tmp_path)
     assert frame.accuracy.tolist() == [9.0, 1 / 3, 2 / 3]  # the first one was not run again
+
+
+def test_in_which_order_a_trial_gives_its_rows_does_not_matter():
+    first = {"trial": 0, "attacker": "clean", "victim": "plain", "accuracy": 0.8}
+    second = first | {"attacker": "oblivious", "accuracy": 0.7}
+    assert difference(made(first, second), made(second, first), "old") is None
+    swapped = (first | {"accuracy": 0.7}, second | {"accuracy": 0.8})
+    assert "accuracy" in difference(made(first, second), made(*swapped), "old")
+
+
+def test_an_attack_that_is_gone_takes_its_rows_with_it(tmp_path):
+    both = Benchmark("matrix", {"a": STUDY.trial, "b": STUDY.trial}, STUDY.seeds)
+    frame = run_study(both, folder=tmp_path)
+    one = Benchmark("matrix", {"b": STUDY.trial}, STUDY.seeds)
+    (record,) = verify.records([one], everything=True, folder=tmp_path)
+    old = made({"attack": "a", **ROW}, {"attack": "b", **ROW}, code=both.code)
+    assert carry(record, old, made({"attack": "b", **ROW}, code=one.code), "tiny", "d" * 40) is None
+    left = load_study(one, tmp_path)
+    wanted = frame[frame.attack == "b"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(left, wanted, check_exact=False, rtol=1e-5)
+    other = made({"attack": "b", **ROW, "accuracy": 0.5}, code=one.code)
+    assert "accuracy" in carry(record, old, other, "tiny", "d" * 40)
 
 
 SAMPLE = '''

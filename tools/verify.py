@@ -9,6 +9,7 @@ the study is due, and its manifest stays as it is.
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -115,7 +116,9 @@ def difference(old: dict, new: dict, code: str) -> str | None:
     if len(old["rows"]) != len(new["rows"]):
         return f"{len(old['rows'])} rows were made, now {len(new['rows'])}"
     changed = []
-    for before, now in zip(old["rows"], new["rows"], strict=True):
+    # In which order a trial gives its rows does not matter: each is known by its texts.
+    ordered = (sorted(found["rows"], key=labels) for found in (old, new))
+    for before, now in zip(*ordered, strict=True):
         if list(before) != list(now):
             return f"the columns were {', '.join(before)}, now {', '.join(now)}"
         changed += [
@@ -133,11 +136,20 @@ def difference(old: dict, new: dict, code: str) -> str | None:
     )
 
 
+def labels(row: dict) -> list[tuple[str, str]]:
+    """The texts of a row: who attacked whom. Rows with the same texts keep their order."""
+    return [(name, value) for name, value in row.items() if isinstance(value, str)]
+
+
 def carry(record: Record, old: dict, new: dict, size: str, head: str) -> str | None:
     """Give a manifest or journal the new hash if the rows agree; if not, say how they differ.
 
-    Nothing else in the project writes a hash beside rows that it did not make.
+    Nothing else in the project writes a hash beside rows that it did not make. An attack that a
+    benchmark no longer has is not compared, and its stored rows go.
     """
+    if isinstance(record.study, Benchmark):
+        left = [row for row in old.get("rows", []) if row["attack"] in record.study.trials]
+        old = old | {"rows": left}
     found = difference(old, new, record.found["code"])
     if found is None and new["code"] != record.code:
         found = "the code was edited while its trials ran"
@@ -151,11 +163,26 @@ def carry(record: Record, old: dict, new: dict, size: str, head: str) -> str | N
     }
     changed = {"code": record.code, "commit": head}
     known = record.found | changed | {"verified": [*record.found.get("verified", []), how]}
+    if isinstance(record.study, Benchmark) and record.path.suffix == ".json":
+        known |= without_gone(record)
     if record.path.suffix == ".journal":
         journal.carry_over(record.path, known)
     else:
         stored.write(record.path, stored.sealed_manifest(known))
     return None
+
+
+def without_gone(record: Record) -> dict:
+    """Drop the stored rows of attacks that a benchmark no longer has; what its manifest then says.
+
+    The lines that stay are not written anew: no number of theirs is read and rounded again.
+    """
+    path = record.path.with_suffix(".csv")
+    head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    left = [line for line in lines if line.split(",")[0] in record.study.trials]
+    text = head + "".join(left)
+    stored.write(path, text)
+    return {"rows": len(left), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def verify(group: Sequence[Record], head: str, jobs: int, size: str, trials: int) -> list[str]:

@@ -121,29 +121,44 @@ def hide(victim: trials.Victim, scene: from_scratch.Scene, budget: int) -> Objec
     return hidden_alignment(scene.data.x[base], weight=1.0)
 
 
-def best_objective(victim: trials.Victim, scene: from_scratch.Scene) -> Objective:
+def in_objective(defense: Defense) -> bool:
+    """Whether this lesson's best attacker writes the defense into the objective."""
+    named = defense.name in (PGD, POISONING)
+    return named or defense.keep is not None or defense.gradients is not None
+
+
+def best_objective(victim: trials.Victim, scene: from_scratch.Scene, goal: Targeted) -> Objective:
     """What an attacker lowers who knows this victim: the best of lesson 15."""
-    if victim.defense.keep:
-        return hide(victim, scene, budget=150)
-    known = adapted(scene.setting)
-    for how in (known[name] for name in (SHAPING, PGD, POISONING)):
-        if how.victim.defense.name == victim.defense.name:
-            return how.objective(scene.data, torch.Generator().manual_seed(scene.seed))
+    defense = victim.defense
+    if defense.keep:
+        base = from_scratch.best_bases(scene, goal)
+        return hidden_alignment(scene.data.x[base], weight=1.0)
+    if defense.gradients:
+        return clipped_alignment(1.0)
+    if in_objective(defense):
+        generator = torch.Generator(scene.data.x.device).manual_seed(scene.seed)
+        return rewritten_alignment(defense, scene.data, generator, constant=True)
     return gradient_matching.alignment_loss
 
 
 def best_surrogates(scene: from_scratch.Scene, victim: trials.Victim) -> list[Classifier]:
-    """On which models: those that train with shifts or CutMix, for all others plain ones."""
-    mixed = mixing.mixed(scene.setting)
-    if victim in (mixed[SHIFTS], mixed[CUTMIX]):
-        return from_scratch.surrogates(scene, victim)
-    return scene.surrogates
+    """Plain ones where the objective holds the defense; for all others such as train like it."""
+    if in_objective(victim.defense):
+        return scene.surrogates
+    return from_scratch.surrogates(scene, victim)
 
 
-def matching(seed: int, setting: Setting = MLP) -> trials.Case:
+def matching(
+    seed: int,
+    setting: Setting = MLP,
+    goal: Targeted | None = None,
+    scene: from_scratch.Scene | None = None,
+) -> trials.Case:
     """Gradient matching, 150 poisons at 32/255, by an attacker who knows every victim."""
-    ways = {"known": best_surrogates, "objective": best_objective}
-    return from_scratch.matching(seed, setting, **ways)
+    scene = scene or from_scratch.draw_scene(seed, setting=setting)
+    goal = goal or from_scratch.matching(seed, setting, scene=scene).goal
+    ways = {"known": best_surrogates, "objective": partial(best_objective, goal=goal)}
+    return from_scratch.matching(seed, setting, goal=goal, scene=scene, **ways)
 
 
 def bullseye(seed: int, setting: Setting = MLP) -> trials.Case:
