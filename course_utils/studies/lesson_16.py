@@ -5,7 +5,7 @@ Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run 
 
 from dataclasses import replace
 
-from course_utils import fixed_trials, statistics, trials
+from course_utils import fixed_trials, statistics, stored, trials
 from course_utils.cases import (
     backdoors,
     from_scratch,
@@ -30,7 +30,6 @@ from course_utils.cases.matrix import (
     matrix_row,
 )
 from course_utils.settings import MLP, Setting
-from course_utils.stored import Benchmark, Study
 
 
 def flips_trial(seed: int, setting: Setting) -> trials.Rows:
@@ -90,7 +89,7 @@ TRIALS = {
     "Sleeper Agent": sleeper_trial,
     "hidden triggers": hidden_trial,
 }
-BENCHMARK = Benchmark("grand_comparison", TRIALS, range(100, 140))
+BENCHMARK = stored.Benchmark("grand_comparison", TRIALS, range(100, 140))
 
 
 UNKNOWN = (PLAIN_VICTIM, CLUSTERING, POISONING)  # no attacker of the course knows more of these
@@ -110,4 +109,4 @@ def fixed_trial(seed: int, setting: Setting) -> trials.Rows:
     return [UNFILTERED | row for row in rows]
 
 
-FIXED = Study("matching_fixed", "16", fixed_trial, fixed_trials.seeds("reporting"))
+FIXED = stored.Study("matching_fixed", "16", fixed_trial, fixed_trials.seeds("reporting"))
