@@ -1,0 +1,123 @@
+"""Draw the picture of the README from the stored study: python -m tools.headline.
+
+Nothing is trained. The numbers behind the picture are stored in it, so that a test can tell when
+the study has changed since.
+"""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from course_utils import setup, statistics
+from course_utils.stored import load_study
+from course_utils.studies import lesson_16
+from tools.lessons import ROOT
+from tools.schematics import LICENCE
+
+PICTURE = ROOT / "figures" / "headline.png"
+KEY = "Numbers"  # the field of the file that holds the numbers behind the picture
+LESSONS = {
+    "four sanitizers": "03",
+    "clipping": "10",
+    "gradient shaping": "10",
+    "Spectral Signatures": "11",
+    "Activation Clustering": "11",
+    "Deep k-NN": "11",
+    "augmentation": "12",
+    "Mixup": "12",
+    "CutMix": "12",
+    "Cutout": "12",
+    "MaxUp": "12",
+    "PGD training 8/255": "13",
+    "PGD training 16/255": "13",
+    "PGD training 32/255": "13",
+    "cheap poisoning training": "14",
+    "poisoning training": "14",
+}
+ATTACKERS = {
+    "oblivious": ("C0", "o", "the attacker does not know the defense"),
+    "knowing": ("C3", "s", "the attacker knows it"),
+}
+PLAIN = "plain training"
+
+
+def collect() -> pd.DataFrame:
+    """One row an attacker and defense, as `statistics.against_controls` gives them, then plain."""
+    rows = load_study(lesson_16.FIXED)
+    parts = []
+    for attacker in ATTACKERS:
+        met = rows.loc[rows["attacker"] == attacker, "victim"].unique()
+        names = [name for name in LESSONS if name in met]
+        found = statistics.against_controls(rows, names, attacker)
+        parts.append(found.assign(attacker=attacker))
+    its = rows[rows["victim"] == "plain"].set_index("attacker")
+    plain = {
+        "attacker": "oblivious",
+        "accuracy": its.loc["clean", "accuracy"].mean(),
+        "lost": int(its.loc["oblivious", "success"].sum()),
+    }
+    table = pd.concat([*parts, pd.DataFrame([plain], index=[PLAIN])])
+    return table.rename_axis("victim").reset_index().astype({"accuracy": float})
+
+
+def numbers(table: pd.DataFrame) -> str:
+    """The numbers in the picture, as text."""
+    columns = ["victim", "attacker", "accuracy", "lost", "control", "control_lost", "verdict"]
+    return table[columns].to_csv(index=False, lineterminator="\n", float_format="%.3f")
+
+
+def draw(table: pd.DataFrame) -> Axes:
+    """Targets lost by each defense and by its control, the most accurate defense at the top."""
+    axis = plt.figure(figsize=(9, 6.6), layout="constrained").gca()
+    means = table.groupby("victim")["accuracy"].mean().sort_values()
+    order = [*means.index.drop(PLAIN), PLAIN]
+    for number, (attacker, (color, marker, _)) in enumerate(ATTACKERS.items()):
+        for row in table[table["attacker"] == attacker].to_dict("records"):
+            y = order.index(row["victim"]) + (0.17 - 0.34 * number) * (row["victim"] != PLAIN)
+            shown = row["verdict"] in ("lower", "higher") or row["victim"] == PLAIN
+            axis.plot([row["lost"], row["control_lost"]], [y, y], color=color, alpha=0.45)
+            axis.plot(row["control_lost"], y, "|", color=color, markersize=11, markeredgewidth=2)
+            face = color if shown else "white"
+            axis.plot(row["lost"], y, marker, color=color, markerfacecolor=face, markersize=7)
+    lessons = {name: f" ({lesson})" for name, lesson in LESSONS.items()} | {PLAIN: ""}
+    axis.set_yticks(range(len(order)), [f"{k}{lessons[k]}  {means[k]:.3f}" for k in order])
+    axis.set(xlabel="targets lost, of 52 (left is better)", xlim=(-1, 53))
+    axis.set_ylabel("defense (lesson) and its accuracy on clean test images")
+    title = "Gradient matching, 5% of the data poisoned: 52 attacks against each victim"
+    axis.figure.suptitle(title, fontsize=12)
+    handles = [
+        Line2D([], [], color=color, marker=marker, linestyle="none", label=text)
+        for color, marker, text in ATTACKERS.values()
+    ]
+    bar = {"marker": "|", "markersize": 11, "markeredgewidth": 2, "linestyle": "none"}
+    handles.append(Line2D([], [], color="0.3", **bar, label="about as accurate, but undefended"))
+    handles.append(
+        Line2D(
+            [],
+            [],
+            color="0.3",
+            marker="o",
+            mfc="white",
+            linestyle="none",
+            label="no difference shown",
+        )
+    )
+    axis.legend(handles=handles, loc="lower right", fontsize=9)
+    return axis
+
+
+def main() -> None:
+    """Write the picture."""
+    setup()
+    table = collect()
+    figure = draw(table).figure
+    PICTURE.parent.mkdir(exist_ok=True)
+    metadata = {KEY: numbers(table), "Software": None, "Copyright": LICENCE}
+    figure.savefig(PICTURE, dpi=100, metadata=metadata)
+    print(numbers(table))
+    print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
