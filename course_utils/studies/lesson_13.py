@@ -54,13 +54,3 @@ def transfer_trial(seed: int, setting: Setting) -> Rows:
 
 
 TRANSFER = Study("pgd_training_transfer", "13", transfer_trial, range(40))
-
-
-def knowing_trial(seed: int, setting: Setting) -> Rows:
-    """150 poisons crafted on PGD-trained surrogates, and a PGD-trained victim."""
-    case = from_scratch.matching(seed, setting)
-    attackers = {"150 poisons, knowing": case.craft}
-    return laddered(compare(case, attackers, pgd_trained(setting.recipe, 16)))
-
-
-KNOWING = Study("pgd_training_knowing", "13", knowing_trial, range(40))
