@@ -13,15 +13,7 @@ from torch import nn
 from course_utils import trials
 from course_utils.attacks import crafting, gradient_matching
 from course_utils.cases import backdoors, from_scratch, robust, transfer
-from course_utils.cases.poisoning import (
-    CHEAP,
-    POISONING,
-    cheap,
-    cheaply,
-    collision_training,
-    full,
-    heads,
-)
+from course_utils.cases.poisoning import CHEAP, cheap, cheaply, collision_training, full, heads
 from course_utils.defense import Defense
 from course_utils.defenses.adversarial_poisoning import (
     Made,
@@ -41,27 +33,6 @@ from course_utils.defenses.noise_training import sign_noise
 from course_utils.models import Classifier
 from course_utils.settings import Setting
 from course_utils.stored import Study
-
-
-def matching_trial(seed: int, setting: Setting) -> list[dict]:
-    """Gradient matching from scratch, 150 poisons at 32/255: full and cheap poisoning training."""
-    case, cheapest = from_scratch.matching(seed, setting), cheaply(setting)
-    both = robust.ladder(POISONING, full, [64], setting.recipe) | cheapest
-    rows = trials.compare(case, {"none": None}, cheapest)
-    return robust.laddered(rows + trials.compare(case, {"150 poisons": case.oblivious}, both))
-
-
-MATCHING = Study("poisoning_training", "14", matching_trial, range(40))
-
-
-def knowing_trial(seed: int, setting: Setting) -> list[dict]:
-    """150 poisons from surrogates with cheap poisoning training, against the same training."""
-    case = from_scratch.matching(seed, setting)
-    rows = trials.compare(case, {"150 poisons, knowing": case.craft}, cheaply(setting))
-    return robust.laddered(rows)
-
-
-KNOWING = Study("poisoning_training_knowing", "14", knowing_trial, range(40))
 
 
 def noise_simulation(epsilon: float) -> Simulation:
