@@ -13,7 +13,7 @@ from course_utils.checks.answers import as_gradient, as_number, side_by_side
 from course_utils.checks.mistakes import about, alike, by_length, diagnosis
 from course_utils.record import recorded
 
-NEVER = "An attack that never succeeds has no finite cost: return math.inf."
+NEVER = "An attack that never succeeds has no first success: return math.inf."
 
 
 @recorded
@@ -169,7 +169,7 @@ LENGTHS: dict[str, Callable] = {
 
 
 @recorded
-def check_attack_cost(attack_cost: Callable) -> None:
+def check_first_success(first_success: Callable) -> None:
     """Compares with a search by hand over many outcomes. Raises CheckFailed."""
     random = np.random.default_rng(0)
     cases = [
@@ -189,7 +189,7 @@ def check_attack_cost(attack_cost: Callable) -> None:
         hits = [count for count, hit in zip(counts, broken, strict=True) if hit]
         expected.append(sorted(hits)[0] if hits else math.inf)
         with about("" if hits else NEVER):
-            answer = attempt(attack_cost, counts, broken, finite=False)
+            answer = attempt(first_success, counts, broken, finite=False)
             found.append(as_number(answer, f"for {counts} and {broken}"))
             require(not math.isnan(found[-1]), f"There is nan in the answer for {broken}.")
     wrong = [k for k in range(len(cases)) if found[k] != expected[k]]
@@ -200,13 +200,13 @@ def check_attack_cost(attack_cost: Callable) -> None:
         elif all(expected[k] == 0 for k in wrong):
             hint = " A target may fall with 0 poisons: 0 is a count here, not False."
         else:
-            hint = diagnosis(found, COSTS, cases)
+            hint = diagnosis(found, FIRSTS, cases)
         require(
             False,
-            f"With {counts} poisons and the outcomes {broken} the cost is {expected[wrong[0]]}, "
-            f"you gave {found[wrong[0]]:g}.{hint}",
+            f"With {counts} poisons and the outcomes {broken} the first success is "
+            f"{expected[wrong[0]]}, you gave {found[wrong[0]]:g}.{hint}",
         )
-    passed(attack_cost)
+    passed(first_success)
 
 
 def fallen(counts: list[int], broken: list[bool], hit: bool = True) -> list[float]:
@@ -214,7 +214,7 @@ def fallen(counts: list[int], broken: list[bool], hit: bool = True) -> list[floa
     return [c for c, fell in zip(counts, broken, strict=True) if fell == hit] or [math.inf]
 
 
-COSTS: dict[str, Callable] = {
+FIRSTS: dict[str, Callable] = {
     "You gave the position: return the number of poisons there.": lambda counts, broken: (
         broken.index(True) if any(broken) else math.inf
     ),

@@ -16,13 +16,13 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_utils import threat, training
+from course_utils import fixed_trials, threat, training
 from course_utils.cases import backdoors, from_scratch, slab, transfer
 from course_utils.cases.shaping import heads, shaped, tuned
 from course_utils.data import balanced, load
 from course_utils.defense import PLAIN
 from course_utils.defenses.gradient_shaping import batch_shaping, gradient_shaping
-from course_utils.models import Classifier, build, predict
+from course_utils.models import Classifier, build
 from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
 from course_utils.trials import Case, Rows, Victim, compare
@@ -232,20 +232,28 @@ def nearest_first(
     return attackers
 
 
-def cost_trial(seed: int, setting: Setting = MLP) -> Rows:
-    """Transfer as in lesson 04: every victim with the nearest 0, 1, 2, ... poisons."""
-    draw = transfer.draw_transfer(seed, setting=setting)
-    case, hits, rows = transfer.bullseye(seed, setting, draw=draw), [], []
-    attackers, wanted = nearest_first(draw, seed, setting), draw.goal.adversarial_class
+def every_epoch(goal: threat.Targeted) -> dict[str, Callable]:
+    """Options of `compare` that add `any`: whether the target falls after any epoch."""
+    fell: list[bool] = []
 
     def look(victim: Classifier, epoch: int) -> None:
-        hits.append(predict(victim, draw.goal.image[None]).item() == wanted)
+        if epoch == 1:
+            fell.clear()
+        fell.append(victim(goal.image[None]).argmax().item() == goal.adversarial_class)
 
     def ever(victim: Classifier, poison: threat.Poison | None) -> dict:
-        return {"any": any(hits[-case.recipe.epochs :])}
+        return {"any": any(fell)}
 
+    return {"after_epoch": look, "also": ever}
+
+
+def cost_trial(seed: int, setting: Setting = MLP) -> Rows:
+    """Transfer as in lesson 04: every victim with the nearest 0, 1, 2, ... poisons."""
+    draw, rows = transfer.draw_transfer(seed, setting=setting), []
+    case = transfer.bullseye(seed, setting, draw=draw)
+    attackers = nearest_first(draw, seed, setting)
     for (name, rate), victim in heads(setting).items():
-        for row in compare(case, attackers, {"head": victim}, also=ever, after_epoch=look):
+        for row in compare(case, attackers, {"head": victim}, **every_epoch(draw.goal)):
             labels = {"victim": name, "rate": rate, "count": row["attacker"]}
             found = {"last": row["success"], "any": row["any"], "accuracy": row["accuracy"]}
             rows.append(labels | found)
@@ -253,3 +261,37 @@ def cost_trial(seed: int, setting: Setting = MLP) -> Rows:
 
 
 COST = Study("shaping_cost", "10", cost_trial, range(20))
+
+
+def trained_on(setting: Setting) -> dict[str, Victim]:
+    """Plain and shaped victims that train on from a trained model, half as long as from scratch."""
+    recipe = replace(setting.recipe, epochs=setting.recipe.epochs // 2)
+    clip, both = (gradient_shaping(1.0, noise, recipe.batch_size) for noise in (0.0, 0.5))
+    return {
+        "plain": Victim(PLAIN, recipe),
+        "plain, slow": Victim(PLAIN, replace(recipe, lr=0.005)),
+        "clip": Victim(clip, recipe),
+        "clip, tuned": Victim(clip, replace(recipe, lr=0.8, weight_decay=0.0)),
+        "clip + noise": Victim(both, recipe),
+    }
+
+
+KEPT = ("attacker", "victim", "accuracy", "success", "any", "fitted")
+
+
+def warm_trial(seed: int, setting: Setting = MLP) -> Rows:
+    """A fixed target, from scratch and from a model that was trained on the clean data."""
+    scene = from_scratch.draw_scene(seed, setting=setting)
+    goal = fixed_trials.fixed_target(seed, scene.test)
+    case = from_scratch.matching(seed, setting, goal=goal, scene=scene)
+    trained = case.train(case.plain, case.data)
+    warm = replace(case, model=trained, scenario="finetune")
+    starts = {"scratch": (case, {"plain": case.plain}), "warm": (warm, trained_on(setting))}
+    attackers, rows = {"clean": None, "oblivious": case.oblivious}, []
+    for start, (its, victims) in starts.items():
+        for row in compare(its, attackers, victims, **every_epoch(goal)):
+            rows.append({"start": start} | {name: row[name] for name in KEPT})
+    return rows
+
+
+WARM = Study("shaping_warm_start", "10", warm_trial, fixed_trials.seeds("reporting"))

@@ -153,11 +153,11 @@ def by_product(counts, broken):
 
 
 def a_loop(counts, broken):
-    cost = math.inf
+    first = math.inf
     for i in range(len(counts)):
-        if broken[i] and counts[i] < cost:
-            cost = counts[i]
-    return cost
+        if broken[i] and counts[i] < first:
+            first = counts[i]
+    return first
 
 
 def in_numpy(counts, broken):
@@ -165,8 +165,8 @@ def in_numpy(counts, broken):
 
 
 def as_a_tensor(counts, broken):
-    costs = torch.tensor(counts, dtype=torch.float32)
-    return costs.masked_fill(~torch.tensor(broken), math.inf).min()
+    found = torch.tensor(counts, dtype=torch.float32)
+    return found.masked_fill(~torch.tensor(broken), math.inf).min()
 
 
 def weighted(losses, parameters, weights):
@@ -292,13 +292,13 @@ WRONG = {
         (every_weight, "one number"),
         (not_a_number, "nan"),
     ],
-    "attack_cost": [
+    "first_success": [
         (position, "the number of poisons there"),
-        (never_is_zero, "no finite cost"),
-        (never_is_missing, "no finite cost"),
-        (never_is_none, "no finite cost"),
-        (never_is_the_largest, "no finite cost"),
-        (never_stops, "no finite cost"),
+        (never_is_zero, "no first success"),
+        (never_is_missing, "no first success"),
+        (never_is_none, "no first success"),
+        (never_is_the_largest, "no first success"),
+        (never_stops, "no first success"),
         (first_listed, "need not be in order"),
         (last_listed, "need not be in order"),
         (largest, "not the largest"),
@@ -315,5 +315,5 @@ WRONG = {
 RIGHT = {
     "clipped_sum": [by_inner_product, by_vector_product, example_by_example],
     "noise_length": [under_one_root, a_tensor, mean_of_the_length],
-    "attack_cost": [a_loop, in_numpy, as_a_tensor],
+    "first_success": [a_loop, in_numpy, as_a_tensor],
 }
