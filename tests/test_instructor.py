@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 from tests.test_exercises import check_of, definitions
 from tools.export import LINE
 from tools.figures import stored
-from tools.lessons import ROOT, code_cells, has_tag, lesson_files, read
+from tools.lessons import ROOT, anchor, code_cells, has_tag, lesson_files, read
 from tools.workshop import exercise_function
 
 TEXT = (ROOT / "INSTRUCTOR.md").read_text(encoding="utf-8")
@@ -180,7 +180,7 @@ def test_links_within_the_page_lead_to_a_heading():
     headings = re.findall(
         r"^#+ (.+)$", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL), re.MULTILINE
     )
-    anchors = {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in headings}
+    anchors = {anchor(name) for name in headings}
     assert set(re.findall(r"\]\(#([\w-]+)\)", TEXT)) <= anchors
 
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_images
 from course_utils.attacks import crafting
 from course_utils.settings import TINY
 from course_utils.threat import Poison
-from tools.lessons import ROOT
+from tools.lessons import ROOT, anchor
 
 PAGE = (ROOT / "notebooks" / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
 CAUSES, _, OWN = PAGE.partition("\n## Plug in your own\n")
@@ -54,8 +54,7 @@ def checked(number: int, names: dict, **broken) -> dict:
 
 def test_each_cause_has_a_check_and_a_lesson():
     rows = re.findall(r"^\| (\d) \| .*\]\(#([\w-]+)\) \|$", CAUSES, re.MULTILINE)
-    anchors = [re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in NUMBERED]
-    assert [anchor for _, anchor in rows] == anchors
+    assert [link for _, link in rows] == [anchor(name) for name in NUMBERED]
     assert [number for number, _ in rows] == [name[0] for name in NUMBERED]
     for name in NUMBERED:
         section = CAUSES.partition(f"\n## {name}\n")[2].partition("\n## ")[0]

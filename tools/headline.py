@@ -86,23 +86,11 @@ def draw(table: pd.DataFrame) -> Axes:
     axis.set_ylabel("defense (lesson) and its accuracy on clean test images")
     title = "Gradient matching, 5% of the data poisoned: 52 attacks against each victim"
     axis.figure.suptitle(title, fontsize=12)
-    handles = [
-        Line2D([], [], color=color, marker=marker, linestyle="none", label=text)
-        for color, marker, text in ATTACKERS.values()
-    ]
-    bar = {"marker": "|", "markersize": 11, "markeredgewidth": 2, "linestyle": "none"}
-    handles.append(Line2D([], [], color="0.3", **bar, label="about as accurate, but undefended"))
-    handles.append(
-        Line2D(
-            [],
-            [],
-            color="0.3",
-            marker="o",
-            mfc="white",
-            linestyle="none",
-            label="no difference shown",
-        )
-    )
+    looks = {text: {"color": color, "marker": marker} for color, marker, text in ATTACKERS.values()}
+    bar = {"marker": "|", "markersize": 11, "markeredgewidth": 2}
+    looks["about as accurate, but undefended"] = {"color": "0.3", **bar}
+    looks["no difference shown"] = {"color": "0.3", "marker": "o", "markerfacecolor": "white"}
+    handles = [Line2D([], [], linestyle="none", label=k, **look) for k, look in looks.items()]
     axis.legend(handles=handles, loc="lower right", fontsize=9)
     return axis
 

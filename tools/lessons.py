@@ -64,6 +64,11 @@ def title(nb: NotebookNode) -> str:
     return re.sub(r"^(Lesson\s+)?\d+\W+", "", heading[1].strip())
 
 
+def anchor(heading: str) -> str:
+    """What follows the # in a link to this heading of a page."""
+    return re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
+
+
 def prose(nb: NotebookNode) -> str:
     """The text of a lesson: its markdown cells."""
     return "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
