@@ -6,9 +6,22 @@ Generated from notebooks/05_gradient_matching.ipynb: edit it there, then run mak
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
+
+from course_utils import fixed_trials
 from course_utils.attacks.gradient_matching import gradient_matching, staggered
-from course_utils.cases.from_scratch import EPSILON, ages, draw_scene, matching
+from course_utils.cases.from_scratch import (
+    EPSILON,
+    TRAININGS,
+    Scene,
+    ages,
+    best_bases,
+    craft,
+    draw_scene,
+    matching,
+)
 from course_utils.cases.goals import draw_goal
+from course_utils.cases.networks import Pull, networks, pull
 from course_utils.data import Data, balanced, load
 from course_utils.models import Classifier, build
 from course_utils.settings import MLP, Setting
@@ -83,3 +96,41 @@ def finetune_trial(seed: int, setting: Setting = MLP) -> list[dict]:
 
 
 FINETUNE_STUDY = Study("gradient_matching_cnn", "05", finetune_trial, range(20))
+
+
+def watched(case: Case, attacker: str, poison: Poison | None) -> dict:
+    """A victim of this poison: what the goal measures, and how the poisons pull as it trains."""
+    pulls = []
+
+    def look(victim: Classifier, epoch: int) -> None:
+        pulls.append(pull(victim, case.oblivious, case.goal))
+
+    (row,) = compare(case, {attacker: poison}, after_epoch=look)
+    late = np.mean(pulls[len(pulls) // 2 :], axis=0)
+    return row | dict(zip(Pull._fields, late.tolist(), strict=True))
+
+
+def network_trial(seed: int, setting: Setting = MLP) -> list[dict]:
+    """A fixed target, and each network attacked with surrogates of its own kind.
+
+    own: the poisons' cosine on the adult surrogates, which they were crafted on. The other looks
+    are means over the second half of the victim's training; clean victims look at the poisons too.
+    """
+    train_all, test = load("fashion_mnist")
+    data, recipe = balanced(train_all, setting.scaled(3000), seed), setting.recipe
+    goal, rows = fixed_trials.fixed_target(seed, test), []
+    for name, model in networks(data.shape, len(data.classes)).items():
+        known = staggered(model, data, recipe, seed, range(TRAININGS), ages(recipe))
+        scene = Scene(data, test, model, known, seed, setting)
+        poison = craft(scene, goal, best_bases(scene, goal))
+        case = Case(data, goal, test, model, recipe, seed, lambda victim, made=poison: made)
+        own = np.mean([pull(adult, poison, goal).cosine for adult in scene.adults])
+        for attacker, met in case.with_controls.items():
+            found = watched(case, attacker, met)
+            rows.append({"network": name, "own": float(own)} | found)
+    return rows
+
+
+NETWORKS_STUDY = Study(
+    "gradient_matching_networks", "05", network_trial, fixed_trials.seeds("reporting", pairs=1)
+)
