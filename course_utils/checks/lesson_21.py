@@ -232,7 +232,7 @@ def interval_slips(right: np.ndarray) -> dict[str, np.ndarray]:
     a, b = rows.var(ddof=1) / s, columns.var(ddof=1) / n
     every = right.mean() * (1 - right.mean()) / right.size
     alone = statistics.t_interval(rows)
-    yes_or_no = statistics.wilson(right.ravel())
+    yes_or_no = statistics.wilson(right.ravel() > 0.5)
     return {
         "The trainings alone: the images are a sample, too.": ends(z * np.sqrt(a)),
         "Student's t over the trainings alone: the images are a sample, too.": np.array(alone),
