@@ -42,14 +42,12 @@ def wilson(outcomes: Sequence[bool]) -> Interval:
 def t_interval(values: Sequence[float]) -> Interval:
     """Mean over trials, with the interval of Student's t (Student 1908; chosen in lesson 01).
 
-    Where all values are shares, between 0 and 1, its ends are cut there. Shares that are 0 in every
-    trial, or 1, show no spread; then it is the Wilson interval of trials that all agree, which is
-    wider than nothing. Raises ValueError for a single trial.
+    Where all values are shares, between 0 and 1, its ends are cut there. Where all are equal it has
+    no width: they show no spread, which does not mean that there is none. Raises ValueError for a
+    single trial.
     """
     numbers = _numbers(values)
     interval = _student(numbers)
-    if (numbers == 0).all() or (numbers == 1).all():
-        return wilson(numbers.astype(bool))
     if numbers.min() < 0 or numbers.max() > 1:
         return interval
     return Interval(interval.estimate, max(0.0, interval.low), min(1.0, interval.high))
