@@ -54,10 +54,15 @@ def threat_model(setting: Setting, budget: int = 150) -> ThreatModel:
     return ThreatModel(setting.scaled(budget), 32 / 255, clean_label=True)
 
 
-def draw_scene(seed: int, setting: Setting = MLP, device: torch.device | str = "cpu") -> Scene:
-    """Draw 3,000 training images, train the surrogates, draw a target and 150 base images.
+def draw_scene(
+    seed: int,
+    setting: Setting = MLP,
+    device: torch.device | str = "cpu",
+    goal: Targeted | None = None,
+) -> Scene:
+    """Draw 3,000 training images, train the surrogates, choose 150 base images.
 
-    The target is one that fully trained surrogates classify correctly.
+    goal: None draws a target that fully trained surrogates classify correctly.
     """
     train_all, test = (part.to(device) for part in load("fashion_mnist"))
     data, recipe = balanced(train_all, setting.scaled(3000), seed), setting.recipe
@@ -67,7 +72,7 @@ def draw_scene(seed: int, setting: Setting = MLP, device: torch.device | str = "
     grown = [age >= recipe.epochs // 2 for age in ages] * TRAININGS
     older = [one for one, is_grown in zip(surrogates, grown, strict=True) if is_grown]
     adults, threat = surrogates[len(ages) - 1 :: len(ages)], threat_model(setting)
-    goal = draw_goal(adults, test, seed)
+    goal = goal or draw_goal(adults, test, seed)
     base = largest_gradients(adults, data, goal, threat)
     return Scene(data, test, model, surrogates, older, goal, base, threat, recipe, seed)
 

@@ -5,6 +5,7 @@ Generated from notebooks/06_metapoison.ipynb: edit it there, then run make noteb
 
 from dataclasses import replace
 
+from course_utils import fixed_trials
 from course_utils.attacks import gradient_matching
 from course_utils.attacks.metapoison import (
     FIVE_STEPS,
@@ -24,7 +25,7 @@ from course_utils.cases.unrolled import (
 )
 from course_utils.data import balanced, load
 from course_utils.models import build
-from course_utils.settings import MLP, Setting
+from course_utils.settings import CONVNET, MLP, Setting
 from course_utils.stored import Study
 from course_utils.threat import Poison
 from course_utils.training import Recipe, train
@@ -57,11 +58,14 @@ def both(scene: Scene, setting: Setting, how: Unrolling = FIVE_STEPS) -> Rows:
 
 
 def main_trial(seed: int, setting: Setting = MLP) -> Rows:
-    """Clean data, noise, gradient matching and MetaPoison from scratch."""
-    return both(draw_scene(seed, setting), setting)
+    """Clean data, noise, gradient matching and MetaPoison on a fixed target, from scratch."""
+    goal = fixed_trials.fixed_target(seed, load("fashion_mnist")[1])
+    return both(draw_scene(seed, setting, goal=goal), setting)
 
 
-MAIN_STUDY = Study("metapoison", "06", main_trial, range(40))
+MAIN_STUDY = Study("metapoison", "06", main_trial, fixed_trials.seeds("reporting"))
+FEWER = fixed_trials.seeds("reporting", pairs=1)
+MAIN_STUDY_CONVNET = Study("metapoison_convnet", "06", main_trial, FEWER, CONVNET)
 
 
 VARIANTS = {

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from course_utils import trials
+from course_utils import stored, trials
 from course_utils.attacks import feature_collision
 from course_utils.attacks.adaptive import kept_alive
 from course_utils.cases import filtering, from_scratch, transfer
@@ -26,7 +26,6 @@ from course_utils.cases.knowing import (
 )
 from course_utils.models import Classifier
 from course_utils.settings import Setting
-from course_utils.stored import Study
 from course_utils.threat import Poison
 
 
@@ -59,9 +58,9 @@ def adaptive_trial(seed: int, setting: Setting, names: Sequence[str]) -> trials.
 shaping_trial = partial(adaptive_trial, names=(SHAPING,))
 batch_trial = partial(adaptive_trial, names=(PGD, SHIFTS))
 cutmix_trial = partial(adaptive_trial, names=(CUTMIX,))
-ON_SHAPING = Study("adaptive_shaping", "15", shaping_trial, range(40))
-ON_BATCHES = Study("adaptive_batch", "15", batch_trial, range(40))
-ON_CUTMIX = Study("adaptive_cutmix", "15", cutmix_trial, range(20))
+ON_SHAPING = stored.Study("adaptive_shaping", "15", shaping_trial, range(40))
+ON_BATCHES = stored.Study("adaptive_batch", "15", batch_trial, range(40))
+ON_CUTMIX = stored.Study("adaptive_cutmix", "15", cutmix_trial, range(20))
 
 
 ALIVE = "kept alive"
@@ -110,7 +109,7 @@ def collision_trial(seed: int, setting: Setting) -> trials.Rows:
     return rows
 
 
-COLLISION = Study("adaptive_filters", "15", collision_trial, range(40))
+COLLISION = stored.Study("adaptive_filters", "15", collision_trial, range(40))
 
 
 def hidden_trial(seed: int, setting: Setting) -> trials.Rows:
@@ -123,11 +122,11 @@ def hidden_trial(seed: int, setting: Setting) -> trials.Rows:
     return rows
 
 
-HIDDEN = Study("adaptive_filters_matching", "15", hidden_trial, range(20))
+HIDDEN = stored.Study("adaptive_filters_matching", "15", hidden_trial, range(20))
 
 
 poisoning_trial = partial(adaptive_trial, names=(POISONING,))
-SIMULATED = Study("adaptive_poisoning", "15", poisoning_trial, range(40))
+SIMULATED = stored.Study("adaptive_poisoning", "15", poisoning_trial, range(40))
 
 
 def budget_trial(seed: int, setting: Setting) -> trials.Rows:
@@ -141,4 +140,4 @@ def budget_trial(seed: int, setting: Setting) -> trials.Rows:
     return rows
 
 
-BUDGET = Study("adaptive_budgets", "15", budget_trial, range(20))
+BUDGET = stored.Study("adaptive_budgets", "15", budget_trial, range(20))

@@ -3,6 +3,7 @@
 Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run make notebooks.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from course_utils import fixed_trials, statistics, stored, trials
@@ -29,7 +30,7 @@ from course_utils.cases.matrix import (
     every_victim,
     matrix_row,
 )
-from course_utils.settings import MLP, Setting
+from course_utils.settings import CONVNET, MLP, Setting
 
 
 def flips_trial(seed: int, setting: Setting) -> trials.Rows:
@@ -96,12 +97,14 @@ UNKNOWN = (PLAIN_VICTIM, CLUSTERING, POISONING)  # no attacker of the course kno
 UNFILTERED = {"poisons removed": 0, "clean removed": 0}
 
 
-def fixed_trial(seed: int, setting: Setting) -> trials.Rows:
-    """Gradient matching on a fixed target: every victim, clean, and under both attackers."""
+def facing(
+    seed: int, setting: Setting, faced: Callable[[trials.Case, Setting], dict]
+) -> trials.Rows:
+    """Gradient matching on a fixed target: these victims, clean, and under both attackers."""
     scene = from_scratch.draw_scene(seed, setting=setting)
     goal = fixed_trials.fixed_target(seed, scene.test)
     case = knowing.matching(seed, setting, goal, scene)
-    victims = all_victims(case, setting)
+    victims = faced(case, setting)
     rows = trials.compare(case, {"noise": case.noise})
     rows += trials.compare(case, {"clean": None, "oblivious": case.oblivious}, victims)
     known = {name: victim for name, victim in victims.items() if name not in UNKNOWN}
@@ -109,4 +112,40 @@ def fixed_trial(seed: int, setting: Setting) -> trials.Rows:
     return [UNFILTERED | row for row in rows]
 
 
+def fixed_trial(seed: int, setting: Setting) -> trials.Rows:
+    """Gradient matching on a fixed target, against every victim."""
+    return facing(seed, setting, all_victims)
+
+
 FIXED = stored.Study("matching_fixed", "16", fixed_trial, fixed_trials.seeds("reporting"))
+
+
+LEFT_OUT = ("clipping", "Mixup", "Cutout", "MaxUp", CLUSTERING, "PGD training 32/255")
+
+
+def fewer_victims(case: trials.Case, setting: Setting) -> dict[str, trials.Victim]:
+    """Every victim, without six defenses: for a network whose victims take three times as long."""
+    found = all_victims(case, setting)
+    return {name: victim for name, victim in found.items() if name not in LEFT_OUT}
+
+
+def convnet_trial(seed: int, setting: Setting) -> trials.Rows:
+    """Gradient matching on a fixed target, on the convolutional network."""
+    return facing(seed, setting, fewer_victims)
+
+
+def clean_label_trial(seed: int, setting: Setting) -> trials.Rows:
+    """The clean-label patch: 30 of 3,000 images, 7 by 7 pixels. Nothing is crafted."""
+    return matrix_row(backdoors.clean_label_case(seed, setting), setting, 30)
+
+
+def on_convnet(name: str, trial: stored.Trial, seeds: Sequence[int]) -> stored.Study:
+    """A study of the second network."""
+    return stored.Study(f"{name}_convnet", "16", trial, seeds, CONVNET)
+
+
+FIXED_CONVNET = on_convnet("matching_fixed", convnet_trial, FIXED.seeds)
+PATCH = stored.Study("clean_label_matrix", "16", clean_label_trial, BENCHMARK.seeds)
+PATCH_CONVNET = on_convnet("clean_label_matrix", clean_label_trial, BENCHMARK.seeds)
+BADNETS_CONVNET = on_convnet("badnets_matrix", badnets_trial, BENCHMARK.seeds)
+SLEEPER_CONVNET = on_convnet("sleeper_matrix", sleeper_trial, BENCHMARK.seeds[:26])
