@@ -3,6 +3,9 @@
 The unit is always the trial. One yes/no a trial: Wilson. A rate or an accuracy measured inside a
 trial: Student's t over trials. Two conditions on the same trials: the paired difference, and for
 yes/no the exact McNemar test. Lesson 01 shows how often these intervals contain the truth.
+
+Yes/no is an outcome given as booleans, or as the whole numbers 0 and 1. Numbers with a point are
+measured quantities, also where all of them happen to be 0.0 or 1.0.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,8 +30,11 @@ class Interval(NamedTuple):
 def wilson(outcomes: Sequence[bool]) -> Interval:
     """Rate of one yes/no a trial, with its Wilson interval (Wilson 1927)."""
     values = _numbers(outcomes)
-    if not _yes_or_no(values):
-        raise ValueError("The Wilson interval is for yes/no outcomes: use `t_interval` for shares.")
+    if not _yes_or_no(outcomes):
+        raise ValueError(
+            "The Wilson interval is for yes/no outcomes, booleans or whole numbers 0 and 1: use "
+            "`t_interval` for shares, or say which share is a yes, as in `values > 0.5`."
+        )
     interval = stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
     return Interval(float(values.mean()), float(interval.low), float(interval.high))
 
@@ -36,11 +42,14 @@ def wilson(outcomes: Sequence[bool]) -> Interval:
 def t_interval(values: Sequence[float]) -> Interval:
     """Mean over trials, with the interval of Student's t (Student 1908; chosen in lesson 01).
 
-    Where all values are shares, between 0 and 1, its ends are cut there. Raises ValueError for a
-    single trial.
+    Where all values are shares, between 0 and 1, its ends are cut there. Shares that are 0 in every
+    trial, or 1, show no spread; then it is the Wilson interval of trials that all agree, which is
+    wider than nothing. Raises ValueError for a single trial.
     """
     numbers = _numbers(values)
     interval = _student(numbers)
+    if (numbers == 0).all() or (numbers == 1).all():
+        return wilson(numbers.astype(bool))
     if numbers.min() < 0 or numbers.max() > 1:
         return interval
     return Interval(interval.estimate, max(0.0, interval.low), min(1.0, interval.high))
@@ -74,7 +83,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Interv
     a, b = _pairs(first, second)
     if len(a) < 2:
         raise ValueError("One pair says nothing about the spread: run at least 2, better 40.")
-    if not (_yes_or_no(a) and _yes_or_no(b)):
+    if not (_yes_or_no(first) and _yes_or_no(second)):
         return _student(a - b)
     only_first = (np.sum(a > b) + 1) / (len(a) + 2)
     only_second = (np.sum(a < b) + 1) / (len(a) + 2)
@@ -92,8 +101,11 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     in `paired_difference`.
     """
     a, b = _pairs(first, second)
-    if not (_yes_or_no(a) and _yes_or_no(b)):
-        raise ValueError("McNemar's test is for yes/no outcomes: use `paired_difference`.")
+    if not (_yes_or_no(first) and _yes_or_no(second)):
+        raise ValueError(
+            "McNemar's test is for yes/no outcomes, booleans or whole numbers 0 and 1: use "
+            "`paired_difference` for shares, or say which share is a yes, as in `values > 0.5`."
+        )
     only_first, only_second = int(np.sum(a > b)), int(np.sum(a < b))
     if only_first + only_second == 0:
         return 1.0
@@ -209,19 +221,18 @@ def against_controls(rows: pd.DataFrame, defenses: Iterable[str], attacker: str)
         counts = {"accuracy": means[name], "lost": lost, "control": chosen[name]}
         numbers = verdict.difference._asdict() | {"p": verdict.p_value, "verdict": verdict.word}
         found[name] = counts | {"control_lost": control_lost} | numbers
-    return pd.DataFrame(found).T
+    return pd.DataFrame.from_dict(found, orient="index")
 
 
 def summary(frame: pd.DataFrame, measure: str, by: Sequence[str] = ("condition",)) -> pd.DataFrame:
     """One row a group: trials, mean and 95% interval of a measure (Wilson for yes/no).
 
-    Yes/no is a column of nothing but 0 and 1, whatever its type: files keep no booleans.
     Raises ValueError for an unknown column, and if a trial comes twice in a group.
     """
     by = [by] if isinstance(by, str) else list(by)
     _require(frame, "trial", measure, *by)
     _once_a_trial(frame, by)
-    interval = wilson if _yes_or_no(_numbers(frame[measure])) else t_interval
+    interval = wilson if _yes_or_no(frame[measure]) else t_interval
     rows = [
         {**dict(zip(by, keys, strict=True)), "trials": len(group)}
         | interval(group[measure])._asdict()
@@ -280,8 +291,12 @@ def _numbers(values: Sequence[float]) -> np.ndarray:
     return numbers
 
 
-def _yes_or_no(values: np.ndarray) -> bool:
-    return bool(np.isin(values, (0, 1)).all())
+def _yes_or_no(values: Sequence[float]) -> bool:
+    """Whether these are outcomes and no measured quantities: a matter of their type."""
+    array = np.asarray(values)
+    if array.dtype == object:
+        array = np.array(array.tolist())
+    return array.dtype.kind in "biu" and bool(np.isin(array, (0, 1)).all())
 
 
 def _pairs(first: Sequence[float], second: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -135,6 +135,7 @@ def test_the_t_interval_lies_evenly_around_the_mean(values):
 
 @given(rates)
 def test_the_t_interval_of_shares_is_the_same_but_cut_at_0_and_1(values):
+    assume(0 < sum(values) < len(values))
     moved, interval = t_interval([value - 2 for value in values]), t_interval(values)
     expected = (max(0, moved.low + 2), min(1, moved.high + 2))
     assert (interval.low, interval.high) == pytest.approx(expected, abs=1e-9)
@@ -307,7 +308,7 @@ def of_trials(values: list, trials: list, name: str | None = "trial") -> pd.Seri
     return pd.Series(values, index=pd.Index(trials, name=name))
 
 
-@pytest.mark.parametrize("kind", [bool, int, float, object, "boolean"])
+@pytest.mark.parametrize("kind", [bool, int, object, "boolean"])
 def test_series_are_paired_by_the_trials_in_their_index(kind):
     first = of_trials([True, True, True, False, False], [0, 1, 2, 3, 4]).astype(kind)
     second = of_trials([False, False, False, False, True], [4, 3, 2, 1, 0]).astype(kind)
@@ -372,7 +373,7 @@ def test_a_summary_of_yes_and_no_is_wilson():
     assert list(rows) == [wilson([False] * 3), wilson([True] * 3)]
 
 
-@pytest.mark.parametrize("kind", [int, float, object, "boolean", "Int64", np.uint8])
+@pytest.mark.parametrize("kind", [int, object, "boolean", "Int64", np.uint8])
 def test_yes_and_no_in_any_type_are_wilson(kind):
     wins = pd.DataFrame({"trial": range(20), "condition": "attack", "success": True})
     table = summary(wins.astype({"success": kind}), "success")
@@ -385,10 +386,24 @@ def test_yes_and_no_in_any_type_are_wilson(kind):
     )
 
 
-def test_yes_and_no_is_said_of_the_whole_column():
-    rates = frame().assign(rate=[1.0, 1.0, 1.0, 0.5, 1.0, 1.0])
-    clean = summary(rates, "rate")[lambda table: table.condition == "clean"].iloc[0]
-    assert (clean["rate"], clean["low"], clean["high"]) == (1, 1, 1)
+def test_a_share_is_no_yes_or_no_where_all_of_them_happen_to_be_0_or_1():
+    shares, whole = [0.0, 1.0, 1.0, 1.0], [0, 1, 1, 1]
+    rows = {"trial": range(4), "condition": "attack", "rate": shares}
+    table = summary(pd.DataFrame(rows), "rate")
+    assert tuple(table[["rate", "low", "high"]].iloc[0]) == t_interval(shares)
+    difference = paired_difference(shares, [0.0] * 4)
+    assert difference != paired_difference(whole, [0] * 4)
+    assert difference.high - difference.low == pytest.approx(2 * 3.1824 * 0.25, abs=1e-3)  # t, 3
+    for function in (wilson, lambda values: mcnemar(values, values)):
+        function(whole)
+        with pytest.raises(ValueError, match="say which share is a yes"):
+            function(shares)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_shares_without_any_spread_keep_an_interval(share):
+    found, of_trials = t_interval([share] * 20), wilson([bool(share)] * 20)
+    assert found == of_trials and found.high - found.low > 0.1
 
 
 @pytest.mark.parametrize("kind", [object, "boolean", float])

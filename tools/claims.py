@@ -105,7 +105,16 @@ def select(frame: pd.DataFrame, query: str, measure: str, several: bool) -> pd.S
     if rows["trial"].duplicated().any() and not several:
         raise ValueError(f"more than one row a trial where {query}")
     values = rows[measure] if measure in rows else rows.eval(measure)
+    if values.dtype == bool and not several:
+        return values.set_axis(rows["trial"])  # yes/no stays yes/no
     return values.astype(float).groupby(rows["trial"]).mean()
+
+
+def rate_of(first: pd.Series, second: None) -> dict[str, float]:
+    """The share of trials that say yes. Raises ValueError for a measured quantity."""
+    if first.dtype != bool:
+        raise ValueError("a rate is of yes/no: write which value is a yes, as in `achieved > 0.5`")
+    return mean_of(first, second)
 
 
 def mean_of(first: pd.Series, second: None) -> dict[str, float]:
@@ -134,7 +143,7 @@ def difference_of(first: pd.Series, second: pd.Series) -> dict[str, float]:
 
 QUANTITIES = {
     "mean": mean_of,
-    "rate": mean_of,
+    "rate": rate_of,
     "mean within": mean_of,
     "geometric mean": geometric_mean_of,
     "difference": difference_of,
@@ -166,7 +175,7 @@ def compute(claims: Sequence[Claim], results: Path = RESULTS) -> dict[Claim, Fou
         except Exception as error:  # whatever a line of the table holds
             found[claim] = f"{type(error).__name__}: {error}"
             continue
-        if claim.quantity == "difference" and set(first) | set(second) <= {0, 1}:
+        if claim.quantity == "difference" and first.dtype == second.dtype == bool:
             pairs.setdefault(claim.file + claim.sentence, {})[claim] = first, second
         found[claim] = Found(fields, word(claim, fields), shown(fields))
     for compared in pairs.values():
