@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from course_utils import stored, trials
+from course_utils import fixed_trials, stored, trials
 from course_utils.attacks import feature_collision
 from course_utils.attacks.adaptive import kept_alive
 from course_utils.cases import filtering, from_scratch, transfer
@@ -20,9 +20,12 @@ from course_utils.cases.knowing import (
     SHAPING,
     SHIFTS,
     adapted,
+    best_objective,
+    best_surrogates,
     craft_all,
     hide,
     judge,
+    matching,
 )
 from course_utils.models import Classifier
 from course_utils.settings import Setting
@@ -141,3 +144,35 @@ def budget_trial(seed: int, setting: Setting) -> trials.Rows:
 
 
 BUDGET = stored.Study("adaptive_budgets", "15", budget_trial, range(20))
+
+
+def stronger(setting: Setting) -> dict[str, dict]:
+    """What the knowing attacker may do more of, as options of `from_scratch.craft`."""
+    return {
+        "as reported": {},
+        "three times the steps": {"steps": setting.scaled(300)},
+        "64/255": {"epsilon": 64 / 255},
+        "no bound": {"epsilon": 1.0},
+    }
+
+
+def masking_trial(seed: int, setting: Setting) -> trials.Rows:
+    """A fixed target: the knowing attacker with more steps, a second bound, and none."""
+    scene = from_scratch.draw_scene(seed, setting=setting)
+    goal = fixed_trials.fixed_target(seed, scene.test)
+    case, base = matching(seed, setting, goal, scene), from_scratch.best_bases(scene, goal)
+    victims, sanitizers = {"plain": case.plain}, filtering.filters(case, setting.scaled(150))
+    victims |= {name: adapted(setting)[name].victim for name in (SHIFTS, PGD, POISONING)}
+    victims["four sanitizers"], rows = sanitizers["four sanitizers"], []
+    for name, victim in victims.items():
+        known = {"surrogates": best_surrogates(scene, victim)}
+        for effort, how in stronger(setting).items():
+            known["loss"] = best_objective(victim, scene, goal)  # anew: some draw random numbers
+            made = from_scratch.craft(scene, goal, base, **known, **how)
+            rows += trials.compare(case, {effort: made}, {name: victim})
+    return rows
+
+
+MASKING = stored.Study(
+    "adaptive_masking", "15", masking_trial, fixed_trials.seeds("reporting", pairs=1)
+)
