@@ -224,6 +224,35 @@ def against_controls(rows: pd.DataFrame, defenses: Iterable[str], attacker: str)
     return pd.DataFrame.from_dict(found, orient="index")
 
 
+def defended(rows: pd.DataFrame, attacker: str) -> list[str]:
+    """The defenses that met this attacker, in the order of the rows: the name of a victim that
+    nobody defends begins with "plain". rows: as for `against_controls`."""
+    _require(rows, "attacker", "victim")
+    met = rows.loc[rows["attacker"] == attacker, "victim"].unique()
+    return [name for name in met if not name.startswith("plain")]
+
+
+def on_networks(networks: Mapping[str, pd.DataFrame], defenses: Sequence[str]) -> pd.DataFrame:
+    """Each defense against its control on several networks: a row for each defense.
+
+    networks: the rows of each, as for `against_controls`. For each network and attacker there are
+    two columns: the trials that the defense lost / that its control lost, and the verdict. Holm's
+    correction is over these defenses, for one network and attacker. A dash where a defense did not
+    meet this attacker on this network.
+    """
+    parts = {}
+    for network, rows in networks.items():
+        for attacker in ("oblivious", "knowing"):
+            met = [name for name in defended(rows, attacker) if name in defenses]
+            if not met:
+                continue
+            found = against_controls(rows, met, attacker)
+            lost = found["lost"].astype(str) + " / " + found["control_lost"].astype(str)
+            parts[network, f"{attacker}: lost"] = lost
+            parts[network, f"{attacker}: verdict"] = found["verdict"]
+    return pd.DataFrame(parts).reindex(defenses).fillna("–")
+
+
 def summary(frame: pd.DataFrame, measure: str, by: Sequence[str] = ("condition",)) -> pd.DataFrame:
     """One row a group: trials, mean and 95% interval of a measure (Wilson for yes/no).
 

@@ -47,7 +47,7 @@ def collect() -> pd.DataFrame:
     rows = load_study(lesson_16.FIXED)
     parts = []
     for attacker in ATTACKERS:
-        met = rows.loc[rows["attacker"] == attacker, "victim"].unique()
+        met = statistics.defended(rows, attacker)
         names = [name for name in LESSONS if name in met]
         found = statistics.against_controls(rows, names, attacker)
         parts.append(found.assign(attacker=attacker))
@@ -58,7 +58,7 @@ def collect() -> pd.DataFrame:
         "lost": int(its.loc["oblivious", "success"].sum()),
     }
     table = pd.concat([*parts, pd.DataFrame([plain], index=[PLAIN])])
-    return table.rename_axis("victim").reset_index().astype({"accuracy": float})
+    return table.rename_axis("victim").reset_index()
 
 
 def numbers(table: pd.DataFrame) -> str:
