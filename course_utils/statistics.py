@@ -201,7 +201,7 @@ def against_controls(rows: pd.DataFrame, defenses: Iterable[str], attacker: str)
     """
     _require(rows, "trial", "attacker", "victim", "accuracy", "success")
     clean = rows[rows["attacker"] == "clean"]
-    undefended = [name for name in clean["victim"].unique() if name.startswith("plain")]
+    undefended = [name for name in clean["victim"].unique() if _undefended(name)]
 
     def fell(name: str) -> pd.Series:
         met = "oblivious" if name == "plain" else attacker
@@ -227,28 +227,11 @@ def defended(rows: pd.DataFrame, attacker: str) -> list[str]:
     nobody defends begins with "plain". rows: as for `against_controls`."""
     _require(rows, "attacker", "victim")
     met = rows.loc[rows["attacker"] == attacker, "victim"].unique()
-    return [name for name in met if not name.startswith("plain")]
+    return [name for name in met if not _undefended(name)]
 
 
-def on_networks(networks: Mapping[str, pd.DataFrame], defenses: Sequence[str]) -> pd.DataFrame:
-    """Each defense against its control on several networks: a row for each defense.
-
-    networks: the rows of each, as for `against_controls`. For each network and attacker there are
-    two columns: the trials that the defense lost / that its control lost, and the verdict. Holm's
-    correction is over these defenses, for one network and attacker. A dash where a defense did not
-    meet this attacker on this network.
-    """
-    parts = {}
-    for network, rows in networks.items():
-        for attacker in ("oblivious", "knowing"):
-            met = [name for name in defended(rows, attacker) if name in defenses]
-            if not met:
-                continue
-            found = against_controls(rows, met, attacker)
-            lost = found["lost"].astype(str) + " / " + found["control_lost"].astype(str)
-            parts[network, f"{attacker}: lost"] = lost
-            parts[network, f"{attacker}: verdict"] = found["verdict"]
-    return pd.DataFrame(parts).reindex(defenses).fillna("–")
+def _undefended(victim: str) -> bool:
+    return victim.startswith("plain")
 
 
 def summary(frame: pd.DataFrame, measure: str, by: Sequence[str] = ("condition",)) -> pd.DataFrame:

@@ -17,7 +17,6 @@ from course_utils.statistics import (
     holm,
     mcnemar,
     nearest_control,
-    on_networks,
     paired,
     paired_difference,
     summary,
@@ -648,19 +647,6 @@ def test_all_defenses_that_met_an_attacker_are_found_and_no_control():
     knowing = rows[~((rows.attacker == "knowing") & (rows.victim == "cloak"))]
     assert defended(knowing, "oblivious") == ["shield", "cloak"]
     assert defended(knowing, "knowing") == ["shield"] and defended(knowing, "adaptive") == []
-
-
-def test_networks_stand_side_by_side_with_a_dash_where_nothing_was_tried():
-    rows = attacked_rows()
-    partly = rows[~((rows.attacker == "knowing") & (rows.victim == "cloak"))]
-    table = on_networks({"first": rows, "second": partly}, ["cloak", "shield"])
-    assert table.index.tolist() == ["cloak", "shield"]
-    assert table["first", "oblivious: lost"].tolist() == ["12 / 12", "1 / 10"]
-    assert table["first", "knowing: lost"].tolist() == ["2 / 12", "11 / 12"]
-    assert table["second", "knowing: lost"].tolist() == ["–", "11 / 12"]
-    assert table["second", "knowing: verdict"].tolist()[0] == "–"
-    alone = against_controls(partly, ["shield"], "knowing").loc["shield", "verdict"]
-    assert table.loc["shield", ("second", "knowing: verdict")] == alone
 
 
 def test_a_verdict_needs_every_trial_and_an_attacker_that_was_met():

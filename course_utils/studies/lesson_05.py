@@ -10,16 +10,7 @@ import numpy as np
 
 from course_utils import fixed_trials
 from course_utils.attacks.gradient_matching import gradient_matching, staggered
-from course_utils.cases.from_scratch import (
-    EPSILON,
-    TRAININGS,
-    Scene,
-    ages,
-    best_bases,
-    craft,
-    draw_scene,
-    matching,
-)
+from course_utils.cases.from_scratch import EPSILON, TRAININGS, Scene, ages, draw_scene, matching
 from course_utils.cases.goals import draw_goal
 from course_utils.cases.networks import Pull, networks, pull
 from course_utils.data import Data, balanced, load
@@ -122,9 +113,8 @@ def network_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     for name, model in networks(data.shape, len(data.classes)).items():
         known = staggered(model, data, recipe, seed, range(TRAININGS), ages(recipe))
         scene = Scene(data, test, model, known, seed, setting)
-        poison = craft(scene, goal, best_bases(scene, goal))
-        case = Case(data, goal, test, model, recipe, seed, lambda victim, made=poison: made)
-        own = np.mean([pull(adult, poison, goal).cosine for adult in scene.adults])
+        case = matching(seed, setting, goal=goal, scene=scene)
+        own = np.mean([pull(adult, case.oblivious, goal).cosine for adult in scene.adults])
         for attacker, met in case.with_controls.items():
             found = watched(case, attacker, met)
             rows.append({"network": name, "own": float(own)} | found)
