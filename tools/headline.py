@@ -58,14 +58,15 @@ def collect() -> pd.DataFrame:
         "lost": int(its.loc["oblivious", "success"].sum()),
     }
     table = pd.concat([*parts, pd.DataFrame([plain], index=[PLAIN])])
-    # Plain training has no control: its empty cell must not make a point of all the others.
-    return table.rename_axis("victim").reset_index().astype({"control_lost": "Int64"})
+    return table.rename_axis("victim").reset_index()
 
 
 def numbers(table: pd.DataFrame) -> str:
     """The numbers in the picture, as text."""
     columns = ["victim", "attacker", "accuracy", "lost", "control", "control_lost", "verdict"]
-    return table[columns].to_csv(index=False, lineterminator="\n", float_format="%.3f")
+    # The empty cell of plain training, which has no control, makes points of all the others.
+    whole = table[columns].astype({"control_lost": "Int64"})
+    return whole.to_csv(index=False, lineterminator="\n", float_format="%.3f")
 
 
 def draw(table: pd.DataFrame) -> Axes:
