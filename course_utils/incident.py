@@ -34,6 +34,7 @@ from course_utils.defenses.pgd_training import pgd_training
 from course_utils.defenses.reporting import finding_score, repair_score
 from course_utils.defenses.small_loss import small_loss
 from course_utils.models import Classifier, build, predict
+from course_utils.statistics import Interval
 from course_utils.threat import Backdoor, accuracy
 from course_utils.training import Recipe, Scenario, TrainingError, train
 
@@ -621,9 +622,7 @@ def covered(
     found, judged = {}, {"before": truth["nothing"], "control": control, "after": after}
     for name in report.due:
         low, high = getattr(report, name)
-        values = np.array([row["asked"] for row in judged[name]])
-        single = len(case.asked) == 1  # then each training says yes or no
-        own = statistics.wilson(values > 0.5) if single else statistics.t_interval(values)
+        own = judges_interval([row["asked"] for row in judged[name]])
         if name == "before" and case.question == "accuracy":
             agrees, judges = low <= own.estimate <= high, f"mean {own.estimate:.3f}"
         else:
@@ -637,6 +636,17 @@ def covered(
         else:
             found[name] = "agrees"
     return found
+
+
+def judges_interval(values: Sequence[float]) -> Interval:
+    """The judge's own interval over trainings: Wilson for yes/no, else Student's t.
+
+    Shares of several images count as yes/no where each training gives all of them or none: there
+    Student's t may have no width, and no honest interval would overlap with it.
+    """
+    if set(values) <= {0.0, 1.0}:
+        return statistics.wilson([value > 0.5 for value in values])
+    return statistics.t_interval(values)
 
 
 def notes_of(parts: dict, measured: dict, enough: bool) -> list[str]:
