@@ -93,6 +93,25 @@ def test_without_clipping_it_is_the_gradient_of_the_loss(attacked):
     )
 
 
+@pytest.mark.parametrize("network", ["mlp", "lenet", "small_cnn"])
+def test_the_ghost_alignment_and_its_slope_are_those_of_each_example_alone(images, network):
+    model, x, labels = build(network, images.shape, 10).eval(), images.x[:12], images.y[:12]
+    wanted = target_gradient(model, images.x[20:21], torch.tensor([3]))
+    lengths = one_by_one(model, x, labels).norm(dim=1)
+    clip = 1.01 * lengths.median().item()  # half of them are clipped, none is at the bound
+
+    def slow(seen: Tensor) -> Tensor:
+        examples = one_by_one(model, seen, labels)
+        factors = (clip / examples.norm(dim=1)).clamp(max=1)
+        return 1 - torch.cosine_similarity((examples * factors[:, None]).mean(0), flat(wanted), 0)
+
+    seen = x.clone().requires_grad_()
+    found = knowing.ghost_alignment(clip)(model, seen, labels, wanted)
+    assert found.item() == pytest.approx(slow(seen).item(), abs=1e-5)
+    (slope,), (expected,) = (torch.autograd.grad(f, seen) for f in (found, slow(seen)))
+    assert (slope - expected).norm() < 1e-3 * expected.norm()
+
+
 def descend(loss, images: Tensor, steps: int = 15, lr: float = 0.01) -> Tensor:
     """A few signed steps down a loss of images."""
     for _ in range(steps):

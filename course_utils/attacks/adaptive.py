@@ -3,7 +3,7 @@
 Generated from notebooks/15_adaptive_attacks.ipynb: edit it there, then run make notebooks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,34 @@ from course_utils.guards import check_seen
 from course_utils.models import Classifier
 from course_utils.threat import Targeted
 
+
+def noted(
+    model: Classifier, images: Tensor, labels: Tensor, layers: Sequence[torch.nn.Module]
+) -> tuple[Tensor, per_example.Record]:
+    """The loss of each image (N,), and for each of these layers what went in and what came out.
+
+    Unlike `per_example.record` it keeps the graph for the images. Raises ValueError as that does.
+    """
+    seen: per_example.Record = []
+
+    def note(layer: torch.nn.Module, given: tuple[Tensor], output: Tensor) -> None:
+        seen.append((layer, given[0], output))
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        losses = cross_entropy(model(images), labels, reduction="none")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    check_seen(model, seen)
+    return losses, seen
+
+
+def slopes_of(losses: Tensor, seen: per_example.Record) -> tuple[Tensor, ...]:
+    """The gradient of each example's own loss for what came out of each layer, with its graph."""
+    return torch.autograd.grad(losses.sum(), [output for _, _, output in seen], create_graph=True)
+
+
 Parts = list[tuple[Tensor, Tensor]]  # of each layer: what goes in, gradient for what comes out
 
 
@@ -28,20 +56,9 @@ def layer_parts(model: Classifier, images: Tensor, labels: Tensor) -> Parts:
     images: (N, C, H, W), labels: (N,). Raises ValueError if a layer that trains is not linear, or
     shares its weights.
     """
-    seen: per_example.Record = []
-
-    def note(layer: torch.nn.Module, given: tuple[Tensor], output: Tensor) -> None:
-        seen.append((layer, given[0], output))
-
-    hooks = [layer.register_forward_hook(note) for layer in per_example.linear_layers(model)]
-    try:
-        loss = cross_entropy(model(images), labels, reduction="sum")
-    finally:
-        for hook in hooks:
-            hook.remove()
-    check_seen(model, seen)
-    slopes = torch.autograd.grad(loss, [output for _, _, output in seen], create_graph=True)
-    return [(given, slope) for (_, given, _), slope in zip(seen, slopes, strict=True)]
+    losses, seen = noted(model, images, labels, per_example.linear_layers(model))
+    pairs = zip(seen, slopes_of(losses, seen), strict=True)
+    return [(given, slope) for (_, given, _), slope in pairs]
 
 
 def clipped_gradient(parts: Parts, clip: float) -> Gradient:

@@ -9,20 +9,24 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from course_utils import trials
 from course_utils.attacks import feature_collision, gradient_matching
 from course_utils.attacks.adaptive import (
     clipped_alignment,
+    cosine_loss,
     hidden_alignment,
     loss_under,
+    noted,
     rewritten_alignment,
+    slopes_of,
 )
-from course_utils.attacks.gradient_matching import Objective
+from course_utils.attacks.gradient_matching import Gradient, Objective
 from course_utils.cases import from_scratch, mixing, poisoning, robust, shaping, transfer
 from course_utils.data import Data
 from course_utils.defense import Defense
-from course_utils.defenses.gradient_shaping import gradient_shaping
+from course_utils.defenses import gradient_shaping
 from course_utils.models import Classifier
 from course_utils.settings import MLP, Setting
 from course_utils.threat import Poison, Targeted
@@ -63,7 +67,7 @@ def clipping(company: Data, generator: torch.Generator) -> Objective:
 def adapted(setting: Setting) -> dict[str, Defended]:
     """The defended victims of lessons 10 to 14, with the objective of an attacker who knows."""
     mixed, recipe = mixing.mixed(setting), setting.recipe
-    clip = gradient_shaping(1.0, 0.0, recipe.batch_size)
+    clip = gradient_shaping.gradient_shaping(1.0, 0.0, recipe.batch_size)
     return {
         SHAPING: Defended(shaping.shaped(setting)[SHAPING, "tuned"], clipping, clip),
         PGD: rewriting(robust.pgd_trained(recipe, 16)[PGD, "16/255"], constant=True),
@@ -121,6 +125,33 @@ def hide(victim: trials.Victim, scene: from_scratch.Scene, budget: int) -> Objec
     return hidden_alignment(scene.data.x[base], weight=1.0)
 
 
+def ghost_alignment(clip: float) -> Objective:
+    """`clipped_alignment` for networks with convolutions, by the ghost norms of lesson 10.
+
+    A backward pass with a factor for each example's loss gives the mean of the clipped gradients,
+    and can be differentiated through the factors too.
+    """
+
+    def loss(model: Classifier, images: Tensor, labels: Tensor, wanted: Gradient) -> Tensor:
+        losses, seen = noted(model, images, labels, gradient_shaping.training_layers(model))
+        squares = [
+            gradient_shaping.SQUARES[type(layer)](layer, given, slope)
+            for (layer, given, _), slope in zip(seen, slopes_of(losses, seen), strict=True)
+        ]
+        lengths = torch.stack(squares).sum(0).clamp(min=1e-12).sqrt()  # no slope at 0
+        factors = (clip / lengths).clamp(max=1) / len(images)
+        weights = [p for p in model.parameters() if p.requires_grad]
+        found = torch.autograd.grad(losses, weights, factors, create_graph=True)
+        return cosine_loss(found, wanted)
+
+    return loss
+
+
+def has_convolutions(model: Classifier) -> bool:
+    """Whether some layer is a convolution."""
+    return any(isinstance(layer, torch.nn.Conv2d) for layer in model.modules())
+
+
 def in_objective(defense: Defense) -> bool:
     """Whether this lesson's best attacker writes the defense into the objective."""
     named = defense.name in (PGD, POISONING)
@@ -134,7 +165,8 @@ def best_objective(victim: trials.Victim, scene: from_scratch.Scene, goal: Targe
         base = from_scratch.best_bases(scene, goal)
         return hidden_alignment(scene.data.x[base], weight=1.0)
     if defense.gradients:
-        return clipped_alignment(1.0)
+        convolutional = has_convolutions(scene.model)
+        return ghost_alignment(1.0) if convolutional else clipped_alignment(1.0)
     if in_objective(defense):
         generator = torch.Generator(scene.data.x.device).manual_seed(scene.seed)
         return rewritten_alignment(defense, scene.data, generator, constant=True)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from course_utils import settings
 from course_utils.attacks import gradient_matching
 from course_utils.attacks.metapoison import FIVE_STEPS, Unrolling, largest_gradients, metapoison
 from course_utils.cases.goals import draw_goal
 from course_utils.data import Data, balanced, load
 from course_utils.models import Classifier, build
-from course_utils.settings import MLP, Setting
 from course_utils.threat import Poison, Targeted, ThreatModel
 from course_utils.training import Recipe, Scenario
 from course_utils.trials import Case, Victim
@@ -49,15 +49,20 @@ class Scene:
     scenario: Scenario = "scratch"
 
 
-def threat_model(setting: Setting, budget: int = 150) -> ThreatModel:
+def threat_model(setting: settings.Setting, budget: int = 150) -> ThreatModel:
     """The budget at this size, changes by up to 32/255, labels as they were."""
     return ThreatModel(setting.scaled(budget), 32 / 255, clean_label=True)
 
 
-def draw_scene(seed: int, setting: Setting = MLP, device: torch.device | str = "cpu") -> Scene:
-    """Draw 3,000 training images, train the surrogates, draw a target and 150 base images.
+def draw_scene(
+    seed: int,
+    setting: settings.Setting = settings.MLP,
+    device: torch.device | str = "cpu",
+    goal: Targeted | None = None,
+) -> Scene:
+    """Draw 3,000 training images, train the surrogates, choose 150 base images.
 
-    The target is one that fully trained surrogates classify correctly.
+    goal: None draws a target that fully trained surrogates classify correctly.
     """
     train_all, test = (part.to(device) for part in load("fashion_mnist"))
     data, recipe = balanced(train_all, setting.scaled(3000), seed), setting.recipe
@@ -67,13 +72,13 @@ def draw_scene(seed: int, setting: Setting = MLP, device: torch.device | str = "
     grown = [age >= recipe.epochs // 2 for age in ages] * TRAININGS
     older = [one for one, is_grown in zip(surrogates, grown, strict=True) if is_grown]
     adults, threat = surrogates[len(ages) - 1 :: len(ages)], threat_model(setting)
-    goal = draw_goal(adults, test, seed)
+    goal = goal or draw_goal(adults, test, seed)
     base = largest_gradients(adults, data, goal, threat)
     return Scene(data, test, model, surrogates, older, goal, base, threat, recipe, seed)
 
 
 def timed(
-    attack: Callable[..., Poison], scene: Scene, setting: Setting, **options
+    attack: Callable[..., Poison], scene: Scene, setting: settings.Setting, **options
 ) -> tuple[Poison, float]:
     """Craft a poison from the base rows of a scene and check it; the poison and its CPU seconds."""
     given = {"surrogates": scene.surrogates, "base": scene.base, **options}
@@ -85,7 +90,7 @@ def timed(
     return poison, seconds
 
 
-def metapoison_case(scene: Scene, setting: Setting, how: Unrolling = FIVE_STEPS) -> Case:
+def metapoison_case(scene: Scene, setting: settings.Setting, how: Unrolling = FIVE_STEPS) -> Case:
     """MetaPoison on this scene; the attacker expects the plain victim, whichever it meets."""
 
     def craft(victim: Victim) -> Poison:

@@ -3,6 +3,7 @@
 Generated from notebooks/05_gradient_matching.ipynb: edit it there, then run make notebooks.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -11,13 +12,13 @@ import numpy as np
 from course_utils import fixed_trials
 from course_utils.attacks.gradient_matching import gradient_matching, staggered
 from course_utils.cases.from_scratch import EPSILON, TRAININGS, Scene, ages, draw_scene, matching
-from course_utils.cases.goals import draw_goal
+from course_utils.cases.goals import NEIGHBOURS, draw_goal
 from course_utils.cases.networks import Pull, networks, pull
 from course_utils.data import Data, balanced, load
 from course_utils.models import Classifier, build
-from course_utils.settings import MLP, Setting
+from course_utils.settings import CONVNET, MLP, Setting
 from course_utils.stored import Study
-from course_utils.threat import Poison, ThreatModel
+from course_utils.threat import Poison, Targeted, ThreatModel
 from course_utils.training import Recipe, train
 from course_utils.trials import Case, Victim, columns, compare
 
@@ -32,27 +33,38 @@ def dose_rows(case: Case, attackers: dict[str, Poison | None], **labels: object)
     return [{**labels, **row} for row in rows]
 
 
+def far_class(goal: Targeted, classes: Sequence[str], seed: int) -> Targeted:
+    """The same target with an adversarial class that is no neighbour of its true class."""
+    neighbours = next(group for group in NEIGHBOURS if classes[goal.true_class] in group)
+    far = [number for number, name in enumerate(classes) if name not in neighbours]
+    return replace(goal, adversarial_class=far[seed % len(far)])
+
+
 def dose_trial(seed: int, setting: Setting = MLP) -> list[dict]:
-    """Two goals: a neighbouring class at every dose, and a far one at the largest."""
+    """A fixed target at every dose; at the largest also another network, and a far class."""
     scene, rows = draw_scene(seed, setting=setting), []
-    near = {"pair": "near", "victim": "MLP 256"}
+    goal, near = fixed_trials.fixed_target(seed, scene.test), {"pair": "near", "victim": "same"}
     for grey, budget in DOSES:
-        case = matching(seed, setting, budget, grey / 255, scene=scene)
+        case = matching(seed, setting, budget, grey / 255, goal=goal, scene=scene)
         attackers = {"attack": case.oblivious}
         if not rows:
             rows = dose_rows(case, {"clean": None}, **near, epsilon="none", budget=0)
             attackers["noise"], largest = case.noise, case
         rows += dose_rows(case, attackers, **near, epsilon=f"{grey}/255", budget=budget)
-    narrow = build("mlp", scene.data.shape, len(scene.data.classes), width=128)
-    dose, attack = {"epsilon": "32/255", "budget": 150}, {"attack": largest.oblivious}
-    narrowed = replace(largest, model=narrow)
-    rows += dose_rows(narrowed, attack, pair="near", victim="MLP 128", **dose)
-    far = matching(seed, setting, near=False, scene=scene)
+    dose, shape = {"epsilon": "32/255", "budget": 150}, (scene.data.shape, len(scene.data.classes))
+    other = replace(largest, model=build(OTHER[setting.network], *shape))
+    attack = {"attack": largest.oblivious}
+    rows += dose_rows(other, attack, pair="near", victim="other network", **dose)
+    goal = far_class(goal, scene.data.classes, seed)
+    far = matching(seed, setting, goal=goal, scene=scene)
     attack = {"attack": far.oblivious}
-    return rows + dose_rows(far, attack, pair="far", victim="MLP 256", **dose)
+    return rows + dose_rows(far, attack, pair="far", victim="same", **dose)
 
 
-DOSE_STUDY = Study("gradient_matching", "05", dose_trial, range(20))
+OTHER = {MLP.network: CONVNET.network, CONVNET.network: MLP.network}
+FIXED = fixed_trials.seeds("reporting")
+DOSE_STUDY = Study("matching_doses", "05", dose_trial, FIXED)
+DOSE_STUDY_CONVNET = Study("matching_doses_convnet", "05", dose_trial, FIXED, CONVNET)
 
 
 FINETUNE = Recipe(epochs=20, batch_size=50, lr=0.05)

@@ -5,6 +5,7 @@ Generated from notebooks/06_metapoison.ipynb: edit it there, then run make noteb
 
 from dataclasses import replace
 
+from course_utils import fixed_trials, settings
 from course_utils.attacks import gradient_matching
 from course_utils.attacks.metapoison import (
     FIVE_STEPS,
@@ -24,7 +25,6 @@ from course_utils.cases.unrolled import (
 )
 from course_utils.data import balanced, load
 from course_utils.models import build
-from course_utils.settings import MLP, Setting
 from course_utils.stored import Study
 from course_utils.threat import Poison
 from course_utils.training import Recipe, train
@@ -46,7 +46,7 @@ def rows_of(case: Case, crafted: dict[str, tuple[Poison, float]], controls: bool
     return rows
 
 
-def both(scene: Scene, setting: Setting, how: Unrolling = FIVE_STEPS) -> Rows:
+def both(scene: Scene, setting: settings.Setting, how: Unrolling = FIVE_STEPS) -> Rows:
     """Clean data, noise, and both attacks on the same base rows, with the same threat model."""
     attack = gradient_matching.gradient_matching
     crafted = {
@@ -56,12 +56,15 @@ def both(scene: Scene, setting: Setting, how: Unrolling = FIVE_STEPS) -> Rows:
     return rows_of(metapoison_case(scene, setting), crafted, controls=True)
 
 
-def main_trial(seed: int, setting: Setting = MLP) -> Rows:
-    """Clean data, noise, gradient matching and MetaPoison from scratch."""
-    return both(draw_scene(seed, setting), setting)
+def main_trial(seed: int, setting: settings.Setting = settings.MLP) -> Rows:
+    """Clean data, noise, gradient matching and MetaPoison on a fixed target, from scratch."""
+    goal = fixed_trials.fixed_target(seed, load("fashion_mnist")[1])
+    return both(draw_scene(seed, setting, goal=goal), setting)
 
 
-MAIN_STUDY = Study("metapoison", "06", main_trial, range(40))
+MAIN_STUDY = Study("metapoison", "06", main_trial, fixed_trials.seeds("reporting"))
+FEWER = fixed_trials.seeds("reporting", pairs=1)
+MAIN_STUDY_CONVNET = Study("metapoison_convnet", "06", main_trial, FEWER, settings.CONVNET)
 
 
 VARIANTS = {
@@ -73,7 +76,7 @@ VARIANTS = {
 }
 
 
-def variants_trial(seed: int, setting: Setting = MLP) -> Rows:
+def variants_trial(seed: int, setting: settings.Setting = settings.MLP) -> Rows:
     """MetaPoison with other settings, on the first trials of the main study."""
     scene = draw_scene(seed, setting)
     crafted = {name: timed(metapoison, scene, setting, how=how) for name, how in VARIANTS.items()}
@@ -87,7 +90,7 @@ TUNING = Recipe(epochs=10, batch_size=100, lr=0.02)
 TUNING_STEPS, TUNING_AGES = Unrolling(lr=0.05), (0.2, 0.5, 1.0)
 
 
-def draw_tuning_scene(seed: int, setting: Setting) -> Scene:
+def draw_tuning_scene(seed: int, setting: settings.Setting) -> Scene:
     """A model trained on 3,000 images that is fine-tuned on 1,000 others; 50 base images."""
     train_all, test = load("fashion_mnist")
     drawn, size = balanced(train_all, setting.scaled(4000), seed), setting.scaled(3000)
@@ -105,7 +108,7 @@ def draw_tuning_scene(seed: int, setting: Setting) -> Scene:
     return Scene(data, test, *models, goal, base, threat, tuning, seed, "finetune")
 
 
-def tuning_trial(seed: int, setting: Setting = MLP) -> Rows:
+def tuning_trial(seed: int, setting: settings.Setting = settings.MLP) -> Rows:
     """Clean data, noise, gradient matching and MetaPoison against a victim that is fine-tuned."""
     return both(draw_tuning_scene(seed, setting), setting, TUNING_STEPS)
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from course_utils import trials
+from course_utils import fixed_trials, stored, trials
 from course_utils.attacks import feature_collision
 from course_utils.attacks.adaptive import kept_alive
 from course_utils.cases import filtering, from_scratch, transfer
@@ -20,13 +20,15 @@ from course_utils.cases.knowing import (
     SHAPING,
     SHIFTS,
     adapted,
+    best_objective,
+    best_surrogates,
     craft_all,
     hide,
     judge,
+    matching,
 )
 from course_utils.models import Classifier
 from course_utils.settings import Setting
-from course_utils.stored import Study
 from course_utils.threat import Poison
 
 
@@ -59,9 +61,9 @@ def adaptive_trial(seed: int, setting: Setting, names: Sequence[str]) -> trials.
 shaping_trial = partial(adaptive_trial, names=(SHAPING,))
 batch_trial = partial(adaptive_trial, names=(PGD, SHIFTS))
 cutmix_trial = partial(adaptive_trial, names=(CUTMIX,))
-ON_SHAPING = Study("adaptive_shaping", "15", shaping_trial, range(40))
-ON_BATCHES = Study("adaptive_batch", "15", batch_trial, range(40))
-ON_CUTMIX = Study("adaptive_cutmix", "15", cutmix_trial, range(20))
+ON_SHAPING = stored.Study("adaptive_shaping", "15", shaping_trial, range(40))
+ON_BATCHES = stored.Study("adaptive_batch", "15", batch_trial, range(40))
+ON_CUTMIX = stored.Study("adaptive_cutmix", "15", cutmix_trial, range(20))
 
 
 ALIVE = "kept alive"
@@ -110,7 +112,7 @@ def collision_trial(seed: int, setting: Setting) -> trials.Rows:
     return rows
 
 
-COLLISION = Study("adaptive_filters", "15", collision_trial, range(40))
+COLLISION = stored.Study("adaptive_filters", "15", collision_trial, range(40))
 
 
 def hidden_trial(seed: int, setting: Setting) -> trials.Rows:
@@ -123,11 +125,11 @@ def hidden_trial(seed: int, setting: Setting) -> trials.Rows:
     return rows
 
 
-HIDDEN = Study("adaptive_filters_matching", "15", hidden_trial, range(20))
+HIDDEN = stored.Study("adaptive_filters_matching", "15", hidden_trial, range(20))
 
 
 poisoning_trial = partial(adaptive_trial, names=(POISONING,))
-SIMULATED = Study("adaptive_poisoning", "15", poisoning_trial, range(40))
+SIMULATED = stored.Study("adaptive_poisoning", "15", poisoning_trial, range(40))
 
 
 def budget_trial(seed: int, setting: Setting) -> trials.Rows:
@@ -141,4 +143,36 @@ def budget_trial(seed: int, setting: Setting) -> trials.Rows:
     return rows
 
 
-BUDGET = Study("adaptive_budgets", "15", budget_trial, range(20))
+BUDGET = stored.Study("adaptive_budgets", "15", budget_trial, range(20))
+
+
+def stronger(setting: Setting) -> dict[str, dict]:
+    """What the knowing attacker may do more of, as options of `from_scratch.craft`."""
+    return {
+        "as reported": {},
+        "three times the steps": {"steps": setting.scaled(300)},
+        "64/255": {"epsilon": 64 / 255},
+        "no bound": {"epsilon": 1.0},
+    }
+
+
+def masking_trial(seed: int, setting: Setting) -> trials.Rows:
+    """A fixed target: the knowing attacker with more steps, a second bound, and none."""
+    scene = from_scratch.draw_scene(seed, setting=setting)
+    goal = fixed_trials.fixed_target(seed, scene.test)
+    case, base = matching(seed, setting, goal, scene), from_scratch.best_bases(scene, goal)
+    victims, sanitizers = {"plain": case.plain}, filtering.filters(case, setting.scaled(150))
+    victims |= {name: adapted(setting)[name].victim for name in (SHIFTS, PGD, POISONING)}
+    victims["four sanitizers"], rows = sanitizers["four sanitizers"], []
+    for name, victim in victims.items():
+        known = {"surrogates": best_surrogates(scene, victim)}
+        for effort, how in stronger(setting).items():
+            known["loss"] = best_objective(victim, scene, goal)  # anew: some draw random numbers
+            made = from_scratch.craft(scene, goal, base, **known, **how)
+            rows += trials.compare(case, {effort: made}, {name: victim})
+    return rows
+
+
+MASKING = stored.Study(
+    "adaptive_masking", "15", masking_trial, fixed_trials.seeds("reporting", pairs=1)
+)
