@@ -131,20 +131,21 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def verdicts(
-    pairs: Mapping[str, tuple[Sequence[bool], Sequence[bool]]], same: float = SAME
+    pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], same: float = SAME
 ) -> dict[str, Verdict]:
-    """The words for paired comparisons of yes/no outcomes: the first of each pair is ...
+    """The words for paired comparisons: the first of each pair is ...
 
-    "lower" or "higher": the exact McNemar test rejects, after Holm's correction for all of these
-    pairs. "the same": it does not, and the interval of the difference lies within `same` of zero.
-    "undecided": neither. Pairs are formed as in `paired_difference`. Raises ValueError where there
-    is nothing to compare, or `same` is not between 0 and 1.
+    "lower" or "higher": the test rejects, after Holm's correction for all of these pairs: for
+    yes/no outcomes the exact McNemar test, for shares the paired t-test. "the same": it does not,
+    and the interval of the difference lies within `same` of zero. "undecided": neither. Pairs are
+    formed as in `paired_difference`. Raises ValueError where there is nothing to compare, or `same`
+    is not between 0 and 1.
     """
     if not pairs:
         raise ValueError("No comparison: give at least one pair of outcomes.")
     if not 0 < same < 1:
         raise ValueError(f"same is {same}, expected a difference between 0 and 1, such as {SAME}.")
-    adjusted = holm([mcnemar(first, second) for first, second in pairs.values()])
+    adjusted = holm([_p_value(first, second) for first, second in pairs.values()])
     found = {}
     for (name, (first, second)), p_value in zip(pairs.items(), adjusted, strict=True):
         difference = paired_difference(first, second)
@@ -157,6 +158,17 @@ def verdicts(
     return found
 
 
+def _p_value(first: Sequence[float], second: Sequence[float]) -> float:
+    """Of two conditions on the same trials: the test that belongs to the kind of their outcomes."""
+    if _yes_or_no(first) and _yes_or_no(second):
+        return mcnemar(first, second)
+    a, b = _pairs(first, second)
+    differences = a - b
+    if np.ptp(differences) == 0:  # no spread: the t-test would divide by it
+        return float(differences[0] == 0)
+    return float(stats.ttest_1samp(differences, 0).pvalue)
+
+
 CLOSE = 0.005  # half a point of clean accuracy
 
 
@@ -167,7 +179,7 @@ def nearest_control(
 
     clean: rows of victims of clean data, with the columns trial, accuracy and `by`. controls: the
     victims that learn less; the one called "plain" is always among them. A defense whose mean
-    accuracy is at most half a point below that of "plain" is compared with "plain". Of two controls
+    accuracy is within half a point of that of "plain" is compared with "plain". Of two controls
     that are equally near it is the less accurate one, which is the harder to beat.
 
     Raises ValueError if a victim has no rows, a trial lacks a victim or has it twice, or the
@@ -182,24 +194,32 @@ def nearest_control(
             raise ValueError(f"No row of {name!r}: a control is chosen by the accuracy of each.")
     means = paired(clean[clean[by].isin([*names, defense])], "accuracy", by).mean()
     gaps = (means[names] - means[defense]).round(9)
-    if gaps["plain"] <= CLOSE:
+    if abs(gaps["plain"]) <= CLOSE:
         return "plain"
     return gaps[gaps.abs() == gaps.abs().min()].idxmin()
 
 
-def against_controls(rows: pd.DataFrame, defenses: Iterable[str], attacker: str) -> pd.DataFrame:
+def against_controls(
+    rows: pd.DataFrame,
+    defenses: Iterable[str],
+    attacker: str,
+    measure: str = "success",
+    same: float = SAME,
+) -> pd.DataFrame:
     """Each defense against its control, under the same kind of attacker: a row for each defense.
 
-    rows: of `compare`, with the columns trial, attacker, victim, accuracy and success. Clean
+    rows: of `compare`, with the columns trial, attacker, victim, accuracy and `measure`. Clean
     victims stand under the attacker "clean". Every victim whose name begins with "plain" may be a
     control (`nearest_control`). attacker: "oblivious" or "knowing". Who expects the plain victim
-    knows it, so "plain" itself meets the oblivious attacker in both.
+    knows it, so "plain" itself meets the oblivious attacker in both. measure: what the attack
+    achieved in each trial, yes/no or a share. same: see `verdicts`.
 
-    Columns: accuracy (clean), lost (trials in which the target fell), control, control_lost,
-    estimate, low and high of the paired difference, p (after Holm, over these defenses) and
-    verdict. Raises ValueError where a victim did not meet this attacker on every trial.
+    Columns: accuracy (clean), lost (trials in which the target fell; of shares the mean), control,
+    control_lost, estimate, low and high of the paired difference, p (after Holm, over these
+    defenses) and verdict. Raises ValueError where a victim did not meet this attacker on every
+    trial.
     """
-    _require(rows, "trial", "attacker", "victim", "accuracy", "success")
+    _require(rows, "trial", "attacker", "victim", "accuracy", measure)
     clean = rows[rows["attacker"] == "clean"]
     undefended = [name for name in clean["victim"].unique() if _undefended(name)]
 
@@ -208,14 +228,17 @@ def against_controls(rows: pd.DataFrame, defenses: Iterable[str], attacker: str)
         its = rows[(rows["victim"] == name) & (rows["attacker"] == met)].set_index("trial")
         if set(its.index) != set(clean["trial"]):
             raise ValueError(f"{name!r} did not meet the attacker {met!r} on every trial.")
-        return its["success"].astype(bool).sort_index()
+        return its[measure].sort_index()
 
     chosen = {name: nearest_control(clean, name, undefended) for name in defenses}
     pairs = {name: (fell(name), fell(control)) for name, control in chosen.items()}
     means = clean.groupby("victim")["accuracy"].mean()
     found = {}
-    for name, verdict in verdicts(pairs).items():
-        lost, control_lost = (int(outcome.sum()) for outcome in pairs[name])
+    for name, verdict in verdicts(pairs, same).items():
+        lost, control_lost = (
+            int(outcome.sum()) if _yes_or_no(outcome) else float(outcome.mean())
+            for outcome in pairs[name]
+        )
         counts = {"accuracy": means[name], "lost": lost, "control": chosen[name]}
         numbers = verdict.difference._asdict() | {"p": verdict.p_value, "verdict": verdict.word}
         found[name] = counts | {"control_lost": control_lost} | numbers

@@ -522,8 +522,22 @@ def test_verdicts_refuse_what_they_cannot_judge():
         verdicts({})
     with pytest.raises(ValueError, match="between 0 and 1"):
         verdicts({"a": counts(1, 1, 1, 1)}, same=0)
-    with pytest.raises(ValueError, match="McNemar's test is for yes/no"):
-        verdicts({"a": ([0.5, 0.2], [0.1, 0.3])})
+
+
+def test_verdicts_on_shares_are_those_of_the_paired_t_test_after_holm():
+    generator = np.random.default_rng(0)
+    base = generator.random(40)
+    shifts = {"much": -0.2, "little": 0.02, "more": 0.12}
+    pairs = {
+        name: (base + shift + generator.normal(0, 0.05, 40), base) for name, shift in shifts.items()
+    }
+    found = verdicts(pairs, same=0.05)
+    assert [found[name].word for name in shifts] == ["lower", "the same", "higher"]
+    raw = [stats.ttest_rel(first, second).pvalue for first, second in pairs.values()]
+    assert [verdict.p_value for verdict in found.values()] == pytest.approx(holm(raw))
+    noisy = {"wide": (generator.random(40), generator.random(40))}
+    assert verdicts(noisy, same=0.05)["wide"].word == "undecided"
+    assert verdicts({"a": ([0.5, 0.5], [0.5, 0.5])})["a"].p_value == 1  # nothing differs
 
 
 # The nearest control
@@ -563,8 +577,11 @@ def test_a_defense_has_the_control_nearest_in_accuracy(accuracy, control):
     assert nearest_control(rows.sample(frac=1), "shield", ["slower", "plain", "slow"]) == control
 
 
-def test_a_control_that_beats_plain_is_not_taken_for_a_defense_as_good_as_plain():
+def test_a_victim_that_learns_less_and_is_better_for_it_is_a_control_as_well():
+    """As heads on frozen features are: plain is the control of what is about as accurate as it."""
     rows = clean_rows(plain=0.83, slow=0.84, shield=0.84)
+    assert nearest_control(rows, "shield", ["slow"]) == "slow"
+    rows = clean_rows(plain=0.83, slow=0.835, shield=0.835)
     assert nearest_control(rows, "shield", ["slow"]) == "plain"
     rows = clean_rows(plain=0.83, slow=0.829, shield=0.826)
     assert nearest_control(rows, "shield", ["slow"]) == "plain"
@@ -640,6 +657,18 @@ def test_a_defense_is_compared_with_its_control_under_the_same_kind_of_attacker(
         numbers = ["estimate", "low", "high", "p", "verdict"]
         assert oblivious.loc[name, numbers].tolist() == wanted
     assert oblivious["accuracy"].tolist() == pytest.approx([0.801, 0.829])
+
+
+def test_shares_are_compared_with_the_control_as_well_and_their_mean_is_shown():
+    rows = attacked_rows().sort_values(["victim", "attacker", "trial"], ignore_index=True)
+    noise = np.random.default_rng(1).uniform(0, 0.1, len(rows))
+    rows["asr"] = 0.9 * rows["success"] + noise
+    found = against_controls(rows, ["shield"], "oblivious", measure="asr").loc["shield"]
+    met = rows[rows.attacker == "oblivious"].pivot(index="trial", columns="victim", values="asr")
+    assert found["lost"] == pytest.approx(met["shield"].mean())
+    assert found["control_lost"] == pytest.approx(met["plain, slow"].mean())
+    assert found["p"] == pytest.approx(stats.ttest_rel(met["shield"], met["plain, slow"]).pvalue)
+    assert found["verdict"] == "lower"
 
 
 def test_all_defenses_that_met_an_attacker_are_found_and_no_control():

@@ -94,7 +94,7 @@ TRIALS = {
 BENCHMARK = stored.Benchmark("grand_comparison", TRIALS, range(100, 140))
 
 
-HEAD_RATES = (0.01, 0.003, 0.001, 0.0003)
+HEAD_RATES = (0.01, 0.003, 0.001, 0.0005)
 NEAR_THE_DEFENSES = ("plain, learning rate 0.02", "plain, learning rate 0.008")
 
 
