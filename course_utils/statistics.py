@@ -179,7 +179,7 @@ def nearest_control(
 
     clean: rows of victims of clean data, with the columns trial, accuracy and `by`. controls: the
     victims that learn less; the one called "plain" is always among them. A defense whose mean
-    accuracy is within half a point of that of "plain" is compared with "plain". Of two controls
+    accuracy is at most half a point below that of "plain" is compared with "plain". Of two controls
     that are equally near it is the less accurate one, which is the harder to beat.
 
     Raises ValueError if a victim has no rows, a trial lacks a victim or has it twice, or the
@@ -194,7 +194,7 @@ def nearest_control(
             raise ValueError(f"No row of {name!r}: a control is chosen by the accuracy of each.")
     means = paired(clean[clean[by].isin([*names, defense])], "accuracy", by).mean()
     gaps = (means[names] - means[defense]).round(9)
-    if abs(gaps["plain"]) <= CLOSE:
+    if gaps["plain"] <= CLOSE:
         return "plain"
     return gaps[gaps.abs() == gaps.abs().min()].idxmin()
 
