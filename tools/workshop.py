@@ -90,6 +90,7 @@ def fold_mended(nb: NotebookNode) -> None:
     for answer, cell in pairwise(nb.cells):
         if cell.cell_type == "code" and WRONG in answer.source:
             cell.metadata["jupyter"] = {"source_hidden": True, "outputs_hidden": True}
+            cell.metadata["cellView"] = "form"  # folds the code on Colab
 
 
 def until_heading(text: str) -> tuple[str, str]:
