@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_output
+from nbformat.v4 import new_markdown_cell, new_output
 from sample_lesson import NAME, as_if_executed, code, lesson, make_course
 
 import course_utils.studies
@@ -121,6 +121,26 @@ def test_workshop_copy_clears_exercises_and_outputs(tmp_path):
     assert "**This is the workshop copy.**" in before and "<!-- /badges -->" in badge_line
     assert "](../../data/README.md)" in made.cells[6].source
     assert "executed_sha256" not in made.metadata.course
+
+
+def test_workshop_copy_folds_the_cell_that_mends_a_mistake(tmp_path):
+    nb = lessons.read(make_course(tmp_path))
+    answer = f"<details>{workshop.WRONG}\n\nThe images were counted twice.\n</details>"
+    cells = [code("print(2 * 3)"), new_markdown_cell(answer), code("print(3)"), code("print(4)")]
+    nb.cells[2:2] = cells
+    made = workshop.workshop_copy(nb, NAME)
+    folded = {"source_hidden": True, "outputs_hidden": True}
+    assert [cell for cell in made.cells if cell.metadata.get("jupyter") == folded] == [
+        made.cells[4]
+    ]
+    assert "jupyter" not in nb.cells[4].metadata
+
+
+def test_every_mistake_of_lesson_01_is_mended_in_a_folded_cell():
+    path = lessons.lesson_files(lesson="01")[0]
+    nb = workshop.workshop_copy(lessons.read(path), path.name)
+    mended = [cell for cell in lessons.code_cells(nb) if "mended" in cell.source]
+    assert len(mended) == 8 and all(cell.metadata.jupyter.outputs_hidden for cell in mended)
 
 
 def test_stub_of_a_function_that_is_not_exported():

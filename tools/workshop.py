@@ -4,6 +4,7 @@ import ast
 import copy
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -40,6 +41,7 @@ SEEN = """\
 {text}
 
 </details>"""
+WRONG = "<summary>What is wrong?</summary>"
 STUB = """\
     raise NotImplementedError(
         "Write this function. To go on without it: "
@@ -64,6 +66,7 @@ def workshop_copy(lesson: NotebookNode, name: str) -> NotebookNode:
     note = NOTE.format(name=name, badges=BADGES)
     nb.cells[0].source = nb.cells[0].source.replace(BADGES, note)
     fold_answers(nb)
+    fold_mended(nb)
     return nb
 
 
@@ -80,6 +83,14 @@ def fold_answers(nb: NotebookNode) -> None:
                 cell.source = "\n\n".join(filter(None, [SEEN.format(text=text), rest]))
             asked = answered = False
         asked = asked or PREDICT in cell.source
+
+
+def fold_mended(nb: NotebookNode) -> None:
+    """Fold the cell that mends a mistake, under each *What is wrong?*, and its output."""
+    for answer, cell in pairwise(nb.cells):
+        if cell.cell_type == "code" and WRONG in answer.source:
+            cell.metadata["jupyter"] = {"source_hidden": True, "outputs_hidden": True}
+            cell.metadata["cellView"] = "form"  # folds the code on Colab
 
 
 def until_heading(text: str) -> tuple[str, str]:
