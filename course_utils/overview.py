@@ -14,7 +14,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from course_utils import record
-from course_utils.code_hash import code_text
+from course_utils.code_hash import code_text, short_hash
 
 WORKSHOP = Path(__file__).resolve().parents[1] / "notebooks" / "workshop"
 HEADING = re.compile(r"^#+ (.+?)(?: \([^()]*\))?$", re.MULTILINE)
@@ -130,7 +130,7 @@ def saved_functions(folder: Path) -> dict[str, set[str]]:
             for node in tree.body:
                 if isinstance(node, ast.FunctionDef):
                     text = code_text(ast.Module([node], []))
-                    found[node.name].add(record.short_hash(text))
+                    found[node.name].add(short_hash(text))
     return found
 
 
