@@ -29,6 +29,11 @@ def code_hash(trial: Callable) -> str:
         texts[module], imported = _read(path, path.stat().st_mtime_ns)
         waiting += [name for name in imported if name.startswith("course_utils")]
     text = "\n".join(f"{module}\n{texts[module]}" for module in sorted(texts))
+    return short_hash(text)
+
+
+def short_hash(text: str) -> str:
+    """The first 16 digits of the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

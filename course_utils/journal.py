@@ -4,11 +4,13 @@ A line is JSON and carries a checksum of itself. The first one, the header, says
 and code the others belong to.
 """
 
-import hashlib
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+
+from course_utils.code_hash import short_hash
 
 
 class StudyError(RuntimeError):
@@ -74,9 +76,16 @@ def resume(path: Path, header: dict) -> list[dict]:
 def carry_over(path: Path, header: dict) -> None:
     """Give a journal another header, in one step; its trials stay as they are."""
     entries = resume(path, unseal(path.read_bytes().split(b"\n")[0]))
-    part = path.with_suffix(".journal.part")
-    part.write_bytes(b"".join(map(seal, [header, *entries])))
-    os.replace(part, path)
+    write({path: b"".join(map(seal, [header, *entries])).decode()})
+
+
+def write(files: Mapping[Path, str]) -> None:
+    """Give files new contents. All are written beside first, so that none is ever half-written."""
+    parts = {path: path.with_suffix(f"{path.suffix}.part") for path in files}
+    for path, part in parts.items():
+        part.write_text(files[path], encoding="utf-8", newline="\n")
+    for path, part in parts.items():
+        os.replace(part, path)
 
 
 def check_header(path: Path, found: dict, header: dict) -> None:
@@ -94,20 +103,15 @@ def check_header(path: Path, found: dict, header: dict) -> None:
 def seal(entry: dict) -> bytes:
     """One line: the entry as JSON, with a checksum of its own text."""
     text = json.dumps(entry, default=plain)
-    return json.dumps({**json.loads(text), "sha256": checksum(text)}).encode() + b"\n"
+    return json.dumps({**json.loads(text), "sha256": short_hash(text)}).encode() + b"\n"
 
 
 def unseal(line: bytes) -> dict:
     """The entry of a line. Raises ValueError, KeyError or TypeError if the line is damaged."""
     entry = json.loads(line)
-    if entry.pop("sha256") != checksum(json.dumps(entry)):
+    if entry.pop("sha256") != short_hash(json.dumps(entry)):
         raise ValueError("its checksum does not fit")
     return entry
-
-
-def checksum(text: str) -> str:
-    """The first 16 digits of the SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def plain(number: object) -> object:

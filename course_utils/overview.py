@@ -9,12 +9,15 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from pandas.io.formats.style import Styler
 
 from course_utils import record
-from course_utils.code_hash import code_text
+from course_utils.code_hash import code_text, short_hash
+
+if TYPE_CHECKING:  # every lesson imports this module, and few ever need the Styler
+    from pandas.io.formats.style import Styler
 
 WORKSHOP = Path(__file__).resolve().parents[1] / "notebooks" / "workshop"
 HEADING = re.compile(r"^#+ (.+?)(?: \([^()]*\))?$", re.MULTILINE)
@@ -22,7 +25,7 @@ NOTED = {"lesson": str, "function": str, "passed": bool, "message": str, "source
 COLUMNS = ["lesson", "exercise", "function", "state", "date", "note"]
 
 
-def progress() -> Styler:
+def progress() -> "Styler":
     """Say how far you are and what comes next; returns a table of all exercises to look at."""
     noting = record.noting_file()
     path = noting or record.progress_file()
@@ -130,7 +133,7 @@ def saved_functions(folder: Path) -> dict[str, set[str]]:
             for node in tree.body:
                 if isinstance(node, ast.FunctionDef):
                     text = code_text(ast.Module([node], []))
-                    found[node.name].add(record.short_hash(text))
+                    found[node.name].add(short_hash(text))
     return found
 
 

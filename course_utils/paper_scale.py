@@ -40,7 +40,7 @@ keep a GPU busy as they are: they are neither compiled nor captured, and we did 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from io import BytesIO
@@ -184,39 +184,30 @@ def draw_case(seed: int, setting: Setting) -> Case:
     return Case(data, goal, test, model, setting.recipe, seed, attack)
 
 
-def stopwatch() -> Callable[[], float]:
-    """A function that gives the seconds since it was last called, by the clock on the wall."""
-    last = time.perf_counter()
-
-    def lap() -> float:
-        nonlocal last
-        begin, last = last, time.perf_counter()
-        return last - begin
-
-    return lap
-
-
 CLEAN, WITHOUT, WITH = "clean", "without", "with"
 COLUMNS = ("victim", "accuracy", "success", "fitted", "seconds")
 
 
-def attacked(case: Case, knowledge: str, expected: Victim, met: Mapping[str, Victim]) -> Rows:
-    """Victims that meet the poison of an attacker who expects this one; see `timed`."""
-    lap = stopwatch()
-    poison = case.craft(expected)
-    return timed(case, knowledge, poison, met, crafting_seconds=lap())
-
-
-def timed(
-    case: Case, knowledge: str, poison: Poison | None, met: Mapping[str, Victim], **also: float
+def attacked(
+    case: Case, knowledge: str, expected: Victim | None, met: Mapping[str, Victim]
 ) -> Rows:
-    """The rows of `compare`, with the seconds that each victim took by the clock on the wall.
+    """The rows of victims that meet the poison of an attacker who expects this one.
 
-    crafting_seconds: those of the surrogate and of crafting. data: what the images are.
+    expected: None for no attacker. Each row has the seconds that its victim took by the clock on
+    the wall, the crafting_seconds of surrogate and crafting, and what the images are (data).
     """
-    lap = stopwatch()
+    laps = [time.perf_counter()]
+
+    def lap() -> float:
+        """The seconds since it was last called."""
+        laps.append(time.perf_counter())
+        return laps[-1] - laps[-2]
+
+    poison, crafting_seconds = None, 0.0
+    if expected is not None:
+        poison, crafting_seconds = case.craft(expected), lap()
     rows = compare(case, {knowledge: poison}, met, also=lambda *_: {"seconds": lap()})
-    more = {"crafting_seconds": 0.0, **also, "data": cifar10()[2]}
+    more = {"crafting_seconds": crafting_seconds, "data": cifar10()[2]}
     return [{**row, **more} for row in columns(rows, *COLUMNS, knowledge="attacker")]
 
 
@@ -230,7 +221,7 @@ def matching_trial(
     case, known = draw_case(seed, setting), victims(setting)
     plain = {PLAIN.name: known[PLAIN.name]}
     met = plain | {name: known[name] for name in defenses}
-    return timed(case, CLEAN, None, plain) + attacked(case, WITHOUT, known[PLAIN.name], met)
+    return attacked(case, CLEAN, None, plain) + attacked(case, WITHOUT, known[PLAIN.name], met)
 
 
 def knowing_trial(seed: int, setting: Setting) -> Rows:

@@ -29,15 +29,11 @@ def show_images(
     _, axes = plt.subplots(rows, columns, figsize=(columns * size, height), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for position, (axis, image) in enumerate(
-        zip(axes.flat, images.detach().cpu().numpy(), strict=False)
-    ):
-        if len(image) == 1:
-            axis.imshow(image[0], vmin=0, vmax=1, cmap="gray")
-        else:
-            axis.imshow(image.transpose(1, 2, 0))
-        if position < len(titles):
-            axis.set_title(titles[position], fontsize=8, parse_math=False)
+    pictures = images.detach().permute(0, 2, 3, 1).cpu().numpy()
+    for axis, picture in zip(axes.flat, pictures, strict=False):
+        axis.imshow(picture, vmin=0, vmax=1, cmap="gray")  # colours ignore these
+    for axis, title in zip(axes.flat[: len(images)], titles, strict=False):
+        axis.set_title(title, fontsize=8, parse_math=False)
     plt.show()
 
 

@@ -8,7 +8,6 @@ do neither: they run the course's own solutions, and leave no trace.
 import ast
 import datetime
 import functools
-import hashlib
 import inspect
 import json
 import os
@@ -17,7 +16,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from course_utils.code_hash import code_text
+from course_utils.code_hash import code_text, short_hash
 
 FILE = "progress.jsonl"
 MY_WORK = Path(__file__).resolve().parents[1] / "my_work"
@@ -151,11 +150,6 @@ def source_hash(function: Callable) -> str:
         code = getattr(function, "__code__", None)
         text = code.co_code.hex() if code else type(function).__name__
     return short_hash(text)
-
-
-def short_hash(text: str) -> str:
-    """The first 16 digits of the SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 _file = progress_file() if starts_in_my_work() else None

@@ -17,8 +17,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from course_utils import journal
-from course_utils.code_hash import code_hash
-from course_utils.journal import StudyError
+from course_utils.code_hash import code_hash, short_hash
+from course_utils.journal import StudyError, write
 from course_utils.runtime import package_versions
 from course_utils.settings import MLP, Setting
 from course_utils.trials import Rows, as_finished, check_seeds, one_trial
@@ -29,14 +29,32 @@ Trial = Callable[[int, Setting], Rows]
 Key = tuple[str | int, ...]  # names one trial: its seed; in a benchmark, its attack and its seed
 
 
-def check_name(name: str) -> None:
-    """Raise ValueError for a name that would write outside the folder of the results."""
-    if not name or set(name) & set("/\\:") or name.startswith("."):
-        raise ValueError(f"{name!r} cannot name the files of a study: use letters, digits and '_'.")
+class _Trials:
+    """What a study and a benchmark have in common: a name, and trials for each of their seeds."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a name that would write outside the folder of the results."""
+        if not self.name or set(self.name) & set("/\\:") or self.name.startswith("."):
+            raise ValueError(
+                f"{self.name!r} cannot name the files of a study: use letters, digits and '_'."
+            )
+
+    @property
+    def units(self) -> dict[Key, Trial]:
+        """The trials in the order of their rows, each with its key."""
+        trials = {key: partial(trial, setting=self.setting) for key, trial in self.kinds.items()}
+        return {
+            (*key, seed): run for seed in check_seeds(self.seeds) for key, run in trials.items()
+        }
+
+    @property
+    def code(self) -> str:
+        """The hash of the code that the trials reach."""
+        return "-".join(sorted({code_hash(trial) for trial in self.kinds.values()}))
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(_Trials):
     """An experiment that is too long to run live: its trials are stored in data/results.
 
     name: the name of the files. lesson: the lesson that shows it, as "05".
@@ -52,19 +70,10 @@ class Study:
     columns = ("trial",)
     anywhere = False
 
-    def __post_init__(self) -> None:
-        check_name(self.name)
-
     @property
-    def units(self) -> dict[Key, Trial]:
-        """The trials in the order of their rows, each with its key."""
-        run = partial(self.trial, setting=self.setting)
-        return {(seed,): run for seed in check_seeds(self.seeds)}
-
-    @property
-    def code(self) -> str:
-        """The hash of the code that the trials reach."""
-        return code_hash(self.trial)
+    def kinds(self) -> dict[Key, Trial]:
+        """The one kind of trial, which needs no name."""
+        return {(): self.trial}
 
     @property
     def origin(self) -> dict[str, str]:
@@ -78,7 +87,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Benchmark(_Trials):
     """Several attacks on the same trials. Each attack has a trial of its own for every seed.
 
     name: the name of the files. trials: what one trial of each attack does in a setting. seeds:
@@ -98,22 +107,12 @@ class Benchmark:
 
     columns = ("attack", "trial")
 
-    def __post_init__(self) -> None:
-        check_name(self.name)
-
     @property
-    def units(self) -> dict[Key, Trial]:
-        """The trials in the order of their rows, each with its key."""
+    def kinds(self) -> dict[Key, Trial]:
+        """The trials by their attacks. Raises ValueError if there is none."""
         if not self.trials:
             raise ValueError(f"The benchmark {self.name} has no attack: give at least one trial.")
-        seeds = check_seeds(self.seeds)
-        runs = {name: partial(run, setting=self.setting) for name, run in self.trials.items()}
-        return {(attack, seed): run for seed in seeds for attack, run in runs.items()}
-
-    @property
-    def code(self) -> str:
-        """The hash of the code that the trials of all attacks reach."""
-        return "-".join(sorted({code_hash(trial) for trial in self.trials.values()}))
+        return {(attack,): trial for attack, trial in self.trials.items()}
 
     @property
     def origin(self) -> dict[str, str]:
@@ -184,9 +183,8 @@ def _store(
         "date": time.strftime("%Y-%m-%d"),
         "minutes": round(sum(entry["seconds"] for entry in entries) / 60, 1),
     }
-    sealed = sealed_manifest(manifest)  # before anything is replaced: what fails leaves both files
-    write(folder / f"{study.name}.csv", text)
-    write(folder / f"{study.name}.json", sealed)
+    stem = folder / study.name
+    write({stem.with_suffix(".csv"): text, stem.with_suffix(".json"): sealed_manifest(manifest)})
     return frame
 
 
@@ -210,7 +208,7 @@ def texts_of(frame: pd.DataFrame) -> list[str]:
 def sealed_manifest(manifest: dict) -> str:
     """The text of a manifest, with a checksum of its own: what is edited by hand is found out."""
     plain = {name: value for name, value in manifest.items() if name != "seal"}
-    return json.dumps({**plain, "seal": journal.checksum(json.dumps(plain))}, indent=1) + "\n"
+    return json.dumps({**plain, "seal": short_hash(json.dumps(plain))}, indent=1) + "\n"
 
 
 def _run_unit(trial: Trial, key: Key, columns: Sequence[str]) -> dict:
@@ -285,13 +283,7 @@ def load_study(study: Study | Benchmark, folder: Path = RESULTS) -> pd.DataFrame
     a reader's own solutions.
     """
     manifest = load_manifest(study, folder)
-    # As text, so that line ends changed by git on Windows do not count as damage.
-    text = (folder / f"{study.name}.csv").read_text(encoding="utf-8", errors="replace")
-    if hashlib.sha256(text.encode()).hexdigest() != manifest["sha256"]:
-        raise StudyError(
-            f"{study.name}.csv differs from what its manifest promises: it was edited or cut "
-            f"short. Restore it with `git checkout -- data/results`, or run `{study.command}`."
-        )
+    text = load_text(study, manifest, folder)
     if manifest["study"] != study.name or manifest["seeds"] != list(study.seeds):
         raise StudyError(
             f"The stored study {study.name} has other seeds or another name. Run `{study.command}`."
@@ -312,6 +304,20 @@ def load_study(study: Study | Benchmark, folder: Path = RESULTS) -> pd.DataFrame
             f"Restore both with `git checkout -- data/results`, or run `{study.command}`."
         )
     return frame
+
+
+def load_text(study: Study | Benchmark, manifest: dict, folder: Path = RESULTS) -> str:
+    """The stored rows as text. Raises StudyError unless they are those that the manifest promises.
+
+    As text, so that line ends changed by git on Windows do not count as damage.
+    """
+    text = (folder / f"{study.name}.csv").read_text(encoding="utf-8", errors="replace")
+    if hashlib.sha256(text.encode()).hexdigest() != manifest["sha256"]:
+        raise StudyError(
+            f"{study.name}.csv differs from what its manifest promises: it was edited or cut "
+            f"short. Restore it with `git checkout -- data/results`, or run `{study.command}`."
+        )
+    return text
 
 
 def load_manifest(study: Study | Benchmark, folder: Path = RESULTS) -> dict:
@@ -357,9 +363,3 @@ def machine() -> str:
                 processor = line.partition(":")[2].strip()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{processor}, {os.cpu_count()} cores{gpu}"
-
-
-def write(path: Path, text: str) -> None:
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, path)

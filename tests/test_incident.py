@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from course_utils import incident
+from course_utils import incident, open_cases
 from course_utils.attacks.triggers import solid_patch
+from course_utils.checks import judge as judging
 from course_utils.data import balanced, load
 from course_utils.incident import IncidentError, Report
+from course_utils.models import build as build_model
 from course_utils.threat import Poison
+from course_utils.training import Recipe
 from tools import build_incident as build
 from tools import grade
 
@@ -36,14 +39,14 @@ def small_case(name, data, clean, asked, truth, poison, secret, folder, judge):
     arrays = {f"{name}/poison": np.array(poison, dtype=np.int64)} | {
         f"{name}/{key}": values for key, values in secret.items()
     }
-    answers = incident.Answers({name: truth}, arrays, judge, "")
+    answers = open_cases.Answers({name: truth}, arrays, judge)
     case = incident.OpenCase(
-        name, "", data, incident.build("logistic_regression", data.shape, 10),
-        incident.Recipe(**RECIPE), "accuracy", asked,
+        name, "", data, build_model("logistic_regression", data.shape, 10),
+        Recipe(**RECIPE), "accuracy", asked,
     )  # fmt: skip
     kept = incident.without(clean, poison)
     for key, part in (("nothing", data), ("oracle", kept)):
-        rows = [incident.measure(case.train(part, seed=s), case, answers) for s in SEEDS]
+        rows = [judging.measure(case.train(part, seed=s), case, answers) for s in SEEDS]
         truth[key] = rows
     return entry, truth, arrays
 
@@ -75,8 +78,8 @@ def folder(tmp_path_factory):
         given = (name, data, data, asked, truth, poison, secret, place, judge)
         entries[name], truths[name], more = small_case(*given)
         arrays |= more
-    content = incident.pack_answers(truths, arrays)
-    (place / incident.ANSWERS).write_bytes(content)
+    content = open_cases.pack_answers(truths, arrays)
+    (place / open_cases.ANSWERS).write_bytes(content)
     manifest = {"answers": hashlib.sha256(content).hexdigest(), "cases": entries}
     (place / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return place
@@ -87,17 +90,18 @@ def near(value, width=0.12):
 
 
 def answers_of(folder):
-    return incident.read_answers(folder / incident.ANSWERS)
+    promised = open_cases.read_manifest(folder)["answers"]
+    return open_cases.read_answers(folder / open_cases.ANSWERS, promised)
 
 
 def honest(folder, name):
     """What somebody hands in who knows the poisons, with intervals about the right numbers."""
     answers = answers_of(folder)
     truth, rows = answers.cases[name], answers.arrays[f"{name}/poison"].tolist()
-    before = near(incident.mean(truth["nothing"], "asked"))
+    before = near(judging.mean(truth["nothing"], "asked"))
     if not rows:
         return Report(name, "clean", before=before)
-    after = near(incident.mean(truth["oracle"], "asked"))
+    after = near(judging.mean(truth["oracle"], "asked"))
     given = {"before": before, "control": before, "after": after}
     return Report(name, "poisoned", tuple(truth["families"]), rows, **given)
 
@@ -122,7 +126,7 @@ def test_doing_nothing_scores_nothing(folder, name):
 def test_a_random_drop_scores_nearly_nothing(folder, name, share):
     right, rows = honest(folder, name), incident.random_rows(int(share * 500), 500, 5)
     report = replace(right, verdict="undecided", families=(), flagged=rows)
-    luck = incident.POINTS["evidence"] * incident.ENOUGH_EVIDENCE  # too little for intervals
+    luck = judging.POINTS["evidence"] * judging.ENOUGH_EVIDENCE  # too little for intervals
     assert incident.score(report, folder).points < luck
 
 
@@ -197,7 +201,7 @@ def test_a_rate_agrees_where_the_intervals_overlap(folder):
     case = replace(incident.load_case("calm", folder), question="rate")
     truth = {"nothing": [{"asked": 1.0}] * 12}  # Wilson from 0.757
     for before, said in (((0.53, 0.98), "agrees"), ((0.4, 0.7), "misses the judge's interval")):
-        found = incident.covered(Report("calm", "clean", before=before), case, truth, [], [])
+        found = judging.covered(Report("calm", "clean", before=before), case, truth, [], [])
         assert found["before"].startswith(said)
 
 
@@ -280,7 +284,7 @@ def test_damaged_and_missing_files_are_named(folder, tmp_path):
         incident.load_case("calm", tmp_path)
     with pytest.raises(IncidentError, match="There are: calm, flips, door"):
         incident.load_case("doors", tmp_path)
-    (tmp_path / incident.ANSWERS).unlink()
+    (tmp_path / open_cases.ANSWERS).unlink()
     with pytest.raises(IncidentError, match="give their file as key"):
         incident.score(honest(folder, "flips"), tmp_path)
     with pytest.raises(IncidentError, match="make incident"):
@@ -293,15 +297,15 @@ def test_an_instructor_can_grade_from_a_key(folder, tmp_path, capsys):
     cases = tmp_path / "cases"
     cases.mkdir()
     for path in folder.iterdir():
-        if path.name != incident.ANSWERS:
+        if path.name != open_cases.ANSWERS:
             (cases / path.name).write_bytes(path.read_bytes())
-    grade.main([str(cases), str(folder / incident.ANSWERS), str(reports)])
+    grade.main([str(cases), str(folder / open_cases.ANSWERS), str(reports)])
     assert "ada: 3" in capsys.readouterr().out
     assert "# The incident: ada" in (tmp_path / "ada.md").read_text(encoding="utf-8")
 
 
 SHIPPED = [*incident.case_names(), *incident.case_names(practice=True)]
-ANSWERS = incident.read_answers(incident.FOLDER / incident.ANSWERS)
+ANSWERS = answers_of(incident.FOLDER)
 
 
 def test_the_shipped_set_holds_every_family_and_clean_data():
@@ -312,12 +316,13 @@ def test_the_shipped_set_holds_every_family_and_clean_data():
 
 
 def test_the_shipped_files_are_those_of_the_manifest_and_small():
-    manifest = incident.read_manifest()
+    manifest = open_cases.read_manifest()
     files = {path.name for path in incident.FOLDER.iterdir()}
     named = {entry["file"] for entry in manifest["cases"].values()}
-    assert files == {*named, "manifest.json", incident.ANSWERS}
+    assert files == {*named, "manifest.json", open_cases.ANSWERS}
     assert sum(path.stat().st_size for path in incident.FOLDER.iterdir()) < 20e6
-    assert ANSWERS.sha256 == manifest["answers"]
+    content = (incident.FOLDER / open_cases.ANSWERS).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == manifest["answers"]
 
 
 @pytest.fixture(scope="module")

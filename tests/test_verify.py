@@ -126,6 +126,39 @@ def test_an_attack_that_is_gone_takes_its_rows_with_it(tmp_path):
     assert "accuracy" in carry(record, old, other, "tiny", "d" * 40)
 
 
+def test_a_benchmark_whose_attack_is_gone_is_never_half_written(tmp_path, monkeypatch):
+    both = Benchmark("matrix", {"a": STUDY.trial, "b": STUDY.trial}, STUDY.seeds)
+    run_study(both, folder=tmp_path)
+    one = Benchmark("matrix", {"b": STUDY.trial}, STUDY.seeds)
+    (record,) = verify.records([one], everything=True, folder=tmp_path)
+    row = {"attack": "b", **ROW}
+    given = (record, made(row, code=both.code), made(row, code=one.code), "tiny", "d" * 40)
+    stored_files = [tmp_path / "matrix.csv", tmp_path / "matrix.json"]
+    before = [path.read_bytes() for path in stored_files]
+
+    def cut_off(*names: object) -> None:
+        raise KeyboardInterrupt
+
+    for module, name in ((stored, "sealed_manifest"), (os, "replace")):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(module, name, cut_off)
+            carry(*given)
+        assert [path.read_bytes() for path in stored_files] == before
+    assert carry(*given) is None
+    assert set(load_study(one, tmp_path).attack) == {"b"}
+
+
+def test_rows_that_were_edited_get_no_new_hash(tmp_path):
+    study = Benchmark("matrix", {"a": STUDY.trial}, STUDY.seeds)
+    run_study(study, folder=tmp_path)
+    (record,) = verify.records([study], everything=True, folder=tmp_path)
+    path = tmp_path / "matrix.csv"
+    path.write_text(path.read_text().replace("0.333333", "0.9"))
+    row = {"attack": "a", **ROW}
+    with pytest.raises(stored.StudyError, match=r"matrix.csv differs from what its manifest"):
+        carry(record, made(row, code=study.code), made(row, code=study.code), "tiny", "d" * 40)
+
+
 SAMPLE = '''
 from course_utils.stored import Study
 from course_utils.settings import Setting

@@ -25,13 +25,14 @@ import torch
 from torch import Tensor
 
 from course_utils import data as course_data
-from course_utils import incident
+from course_utils import open_cases
 from course_utils.attacks.feature_collision import bullseye_loss
 from course_utils.attacks.gradient_matching import staggered
 from course_utils.attacks.label_flipping import random_flips, targeted_flips
 from course_utils.attacks.patch_backdoors import badnets, clean_label_patch
 from course_utils.cases import backdoors, from_scratch, hidden_triggers, transfer
 from course_utils.cases.goals import draw_classes
+from course_utils.checks.judge import mean, measure
 from course_utils.data import Data
 from course_utils.models import Classifier, build, predict
 from course_utils.settings import MLP
@@ -96,8 +97,8 @@ MARKED = (
 class Draft:
     """A case before it is measured: what the learner gets, and what the scorer knows.
 
-    goals: as `incident.harms` reads them. asked: the images of the question, with the classes that
-    it asks for. secret: arrays of the answers (target, mask, pattern).
+    goals: as `checks.judge.harms` reads them. asked: the images of the question, with the classes
+    that it asks for. secret: arrays of the answers (target, mask, pattern).
     """
 
     families: tuple[str, ...]
@@ -153,7 +154,7 @@ class Pool:
         """So many images of each class, in random order, without grain."""
         rows = [self.queues[k].pop() for k in range(CLASSES) for _ in range(per_class)]
         rows = rng.permutation(rows)
-        return incident.images(self.x[rows], self.y[rows])
+        return open_cases.images(self.x[rows], self.y[rows])
 
     def share(self, number: int, of: int) -> "Pool":
         """The images of one case out of so many."""
@@ -532,23 +533,23 @@ def measured(draft: Draft, judge: Data, plain: list[int], oracle: list[int]) -> 
     """
     case = opened(draft, "draft")
     secret = {f"draft/{name}": values for name, values in draft.secret.items()}
-    answers = incident.Answers({"draft": {"goals": draft.goals}}, secret, judge, "")
+    answers = open_cases.Answers({"draft": {"goals": draft.goals}}, secret, judge)
 
     def rows(data: Data, seeds: list[int]) -> list[dict]:
-        return [incident.measure(case.train(data, seed=s), case, answers) for s in seeds]
+        return [measure(case.train(data, seed=s), case, answers) for s in seeds]
 
     nothing, left = rows(case.data, plain), draft.rows.tolist()
     if not left and plain[: len(oracle)] == oracle:
         return nothing, nothing[: len(oracle)]
-    return nothing, rows(incident.without(case.data, left), oracle)
+    return nothing, rows(open_cases.without(case.data, left), oracle)
 
 
-def opened(draft: Draft, name: str) -> incident.OpenCase:
+def opened(draft: Draft, name: str) -> open_cases.OpenCase:
     """A draft as a learner would see it."""
     scenario = "scratch" if draft.extractor is None else "transfer"
     model = fresh() if draft.extractor is None else draft.extractor
     given = (name, draft.story, draft.data, model, draft.recipe, draft.question, draft.asked)
-    return incident.OpenCase(*given, scenario, draft.trusted, draft.extractor)
+    return open_cases.OpenCase(*given, scenario, draft.trusted, draft.extractor)
 
 
 def is_a_case(draft: Draft, nothing: list[dict], oracle: list[dict]) -> bool:
@@ -556,10 +557,10 @@ def is_a_case(draft: Draft, nothing: list[dict], oracle: list[dict]) -> bool:
 
     And whether the images asked about are a fair sample: of an odd one no honest interval is right.
     """
-    if abs(incident.mean(nothing, "sample") - incident.mean(nothing, "asked")) > ODD:
+    if abs(mean(nothing, "sample") - mean(nothing, "asked")) > ODD:
         return False
     if not draft.goals:
-        return draft.question == "accuracy" or incident.mean(nothing, "asked") >= 0.8
+        return draft.question == "accuracy" or mean(nothing, "asked") >= 0.8
     for k, goal in enumerate(draft.goals):
         gap = [np.mean([row["harms"][k] for row in rows]) for rows in (nothing, oracle)]
         if gap[0] - gap[1] < LEAST[goal["kind"]]:
@@ -677,8 +678,8 @@ def finish(names: list[str], judge: Data, folder: Path, work: Path, key: Path) -
     entries, truths, arrays = {}, {}, {"judge_x": grey(judge.x), "judge_y": judge.y.byte().numpy()}
     for name in names:
         entries[name], truths[name] = json.loads((work / f"{name}.json").read_text("utf-8"))
-        arrays |= incident.unpack((work / f"{name}.npz").read_bytes())
-    content = incident.pack_answers(truths, arrays)
+        arrays |= open_cases.unpack((work / f"{name}.npz").read_bytes())
+    content = open_cases.pack_answers(truths, arrays)
     key.parent.mkdir(parents=True, exist_ok=True)
     key.write_bytes(content)
     manifest = {"answers": hashlib.sha256(content).hexdigest(), "cases": entries}
@@ -700,7 +701,7 @@ def main(arguments: list[str] | None = None) -> None:
         course_data.load("fashion_mnist_full", download=True)
         originals = course_data.DOWNLOADS
     place = ROOT / "incident_sets" / str(seed)
-    build_set(seed, originals, place / "cases", place / "key" / incident.ANSWERS)
+    build_set(seed, originals, place / "cases", place / "key" / open_cases.ANSWERS)
 
 
 if __name__ == "__main__":

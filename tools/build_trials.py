@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 from course_utils.cases.goals import NEIGHBOURS
 from course_utils.data import Data, balanced, load
 from course_utils.fixed_trials import FILE, FixedTrial
+from course_utils.journal import write
 from course_utils.models import build, predict
 from course_utils.settings import CONVNET, MLP
-from course_utils.stored import write
 from course_utils.training import train
 
 FIRST_SEED = 7000
@@ -63,7 +63,7 @@ def main() -> None:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(FixedTrial._fields)
     rows.writerows(draw(test, right))
-    write(FILE, text.getvalue())
+    write({FILE: text.getvalue()})
     shares = [right[test.y == number].float().mean().item() for number in range(len(test.classes))]
     for name, share in zip(test.classes, shares, strict=True):
         print(f"{name}: {share:.0%} of the test images are classified rightly by all")

@@ -163,26 +163,27 @@ def carry(record: Record, old: dict, new: dict, size: str, head: str) -> str | N
     }
     changed = {"code": record.code, "commit": head}
     known = record.found | changed | {"verified": [*record.found.get("verified", []), how]}
-    if isinstance(record.study, Benchmark) and record.path.suffix == ".json":
-        known |= without_gone(record)
     if record.path.suffix == ".journal":
         journal.carry_over(record.path, known)
-    else:
-        stored.write(record.path, stored.sealed_manifest(known))
+        return None
+    files = {}
+    if isinstance(record.study, Benchmark):
+        text = left_rows(record)
+        known |= {"rows": text.count("\n") - 1, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        files = {record.path.with_suffix(".csv"): text}
+    journal.write(files | {record.path: stored.sealed_manifest(known)})
     return None
 
 
-def without_gone(record: Record) -> dict:
-    """Drop the stored rows of attacks that a benchmark no longer has; what its manifest then says.
+def left_rows(record: Record) -> str:
+    """The stored rows of the attacks that a benchmark still has, as text.
 
-    The lines that stay are not written anew: no number of theirs is read and rounded again.
+    The lines that stay are not written anew: no number of theirs is read and rounded again. Raises
+    StudyError if the rows are not those that the manifest promises.
     """
-    path = record.path.with_suffix(".csv")
-    head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    left = [line for line in lines if line.split(",")[0] in record.study.trials]
-    text = head + "".join(left)
-    stored.write(path, text)
-    return {"rows": len(left), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    text = stored.load_text(record.study, record.found, record.path.parent)
+    head, *lines = text.splitlines(keepends=True)
+    return head + "".join(line for line in lines if line.split(",")[0] in record.study.trials)
 
 
 def verify(group: Sequence[Record], head: str, jobs: int, size: str, trials: int) -> list[str]:
