@@ -80,7 +80,10 @@ def carry_over(path: Path, header: dict) -> None:
 
 
 def write(files: Mapping[Path, str]) -> None:
-    """Give files new contents. All are written beside first, so that none is ever half-written."""
+    """Give files new contents: all are written beside first, and take their places last.
+
+    None is ever half-written. Where a process ends just between two places, `load_study` says so.
+    """
     parts = {path: path.with_suffix(f"{path.suffix}.part") for path in files}
     for path, part in parts.items():
         part.write_text(files[path], encoding="utf-8", newline="\n")

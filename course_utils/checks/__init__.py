@@ -4,6 +4,9 @@ A check takes the reader's function and compares it with something independent: 
 loop, a library; never with the course's own solution. It names the input on which they differ.
 `attempt` calls the function and proves what holds for every exercise: nothing that came in, no
 global state was changed, and the answer is finite. `answers` turns what came back into numbers.
+
+The reports of lesson 21 are no functions: `reports` says whether one is complete, and `judge` what
+it is worth.
 """
 
 import inspect

@@ -91,6 +91,10 @@ class Report:
         """The intervals that this report has to bring."""
         return ("before", *["control"] * bool(self.dropped), *["after"] * self.repairs)
 
+    def fault(self, words: str) -> IncidentError:
+        """The error to raise if the report has, names or does what these words say."""
+        return IncidentError(f"The report on {self.case} {words}")
+
 
 def to_json(reports: Sequence[Report]) -> str:
     """Reports as text, to hand in: `Path("reports.json").write_text(...)`."""
@@ -115,73 +119,63 @@ def check_report(report: Report, case: OpenCase) -> None:
     if report.case != case.name:
         raise IncidentError(f"The report on {case.name} names the case {report.case!r}.")
     if report.verdict not in ("clean", "poisoned", "undecided"):
-        raise fault(
-            report,
-            f"has the verdict {report.verdict!r}: write clean, poisoned or undecided.",
+        raise report.fault(
+            f"has the verdict {report.verdict!r}: write clean, poisoned or undecided."
         )
     if isinstance(report.families, str):
-        raise fault(report, f"has one string as families: write ({report.families!r},).")
+        raise report.fault(f"has one string as families: write ({report.families!r},).")
     if unknown := set(report.families) - set(FAMILIES):
         names = ", ".join(FAMILIES)
-        raise fault(report, f"names {sorted(map(str, unknown))}: the families are {names}.")
+        raise report.fault(f"names {sorted(map(str, unknown))}: the families are {names}.")
     if report.families and report.verdict != "poisoned":
-        raise fault(report, f"names a family, but its verdict is {report.verdict!r}.")
+        raise report.fault(f"names a family, but its verdict is {report.verdict!r}.")
     classes = len(case.data.classes)
     check_rows(report, "flagged", report.flagged, len(case.data))
     check_rows(report, "relabelled", list(report.relabelled), len(case.data))
     check_rows(report, "new labels", list(set(report.relabelled.values())), classes)
     if len(report.dropped) > len(case.data) - 2 * classes:
-        raise fault(report, f"drops {len(report.dropped)} of {len(case.data)} images.")
+        raise report.fault(f"drops {len(report.dropped)} of {len(case.data)} images.")
     defense_of(report)
     recipe_of(report, case)
     for name in report.due:
         check_interval(report, name)
     for name, needs in (("control", "drops no image"), ("after", "repairs nothing")):
         if name not in report.due and getattr(report, name) is not None:
-            raise fault(
-                report,
+            raise report.fault(
                 f"has an interval `{name}`, but {needs}: is a part missing, or is the interval too "
-                "much?",
+                "much?"
             )
-
-
-def fault(report: Report, words: str) -> IncidentError:
-    """The error to raise for a report that has, names or does what these words say."""
-    return IncidentError(f"The report on {report.case} {words}")
 
 
 def check_rows(report: Report, what: str, rows: Sequence[int], count: int) -> None:
     """Raise IncidentError unless these are different whole numbers from 0 to count - 1."""
     if isinstance(rows, Tensor | np.ndarray):
-        raise fault(
-            report,
+        raise report.fault(
             f"has a {type(rows).__name__} as {what}: write a list of numbers, as from "
-            "mask.nonzero()[:, 0].tolist().",
+            "mask.nonzero()[:, 0].tolist()."
         )
     for row in rows:
         if isinstance(row, bool) or not isinstance(row, int):
-            raise fault(report, f"has {row!r} among {what}, expected whole numbers.")
+            raise report.fault(f"has {row!r} among {what}, expected whole numbers.")
         if not 0 <= row < count:
-            raise fault(report, f"has {row} among {what}, expected 0 to {count - 1}.")
+            raise report.fault(f"has {row} among {what}, expected 0 to {count - 1}.")
     if len(set(rows)) < len(rows):
-        raise fault(report, f"has a number twice among {what}.")
+        raise report.fault(f"has a number twice among {what}.")
 
 
 def check_interval(report: Report, name: str) -> None:
     """Raise IncidentError unless the interval of this name is one of shares."""
     interval = getattr(report, name)
     if interval is None:
-        raise fault(
-            report,
-            f"has no interval `{name}`: a number without one cannot be judged. Give (low, high).",
+        raise report.fault(
+            f"has no interval `{name}`: a number without one cannot be judged. Give (low, high)."
         )
     ends = list(interval)
     good = len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
     if not good or not 0 <= ends[0] <= ends[1] <= 1:  # NaN fails here, too
-        raise fault(
-            report,
+        raise report.fault(
             f"has {ends} as `{name}`, expected (low, high), shares from 0 to 1; of an Interval "
-            "give (interval.low, interval.high).",
+            "give (interval.low, interval.high)."
         )
 
 
@@ -190,32 +184,26 @@ def defense_of(report: Report) -> Defense:
     name = report.defense
     if name is None:
         if report.strengths:
-            raise fault(report, "has strengths, but names no defense.")
+            raise report.fault("has strengths, but names no defense.")
         return PLAIN
     if name not in DEFENSES:
-        raise fault(report, f"names the defense {name!r}: choose from {', '.join(DEFENSES)}.")
+        raise report.fault(f"names the defense {name!r}: choose from {', '.join(DEFENSES)}.")
     try:
         return DEFENSES[name](**report.strengths)
     except (TypeError, ValueError) as error:
         known = ", ".join(inspect.signature(DEFENSES[name]).parameters) or "none"
-        raise fault(
-            report,
-            f"has strengths that {name} does not take this way: {error}. Its strengths: {known}.",
+        raise report.fault(
+            f"has strengths that {name} does not take this way: {error}. Its strengths: {known}."
         ) from error
 
 
 def recipe_of(report: Report, case: OpenCase) -> Recipe:
     """How the victim of a report trains. Raises IncidentError if it cannot, or takes too long."""
-    known = [part.name for part in fields(Recipe)]
-    if unknown := sorted(set(report.recipe) - set(known)):
-        raise fault(
-            report,
-            f"changes {', '.join(unknown)} of the recipe: its fields are {', '.join(known)}.",
-        )
     try:
         recipe = replace(case.recipe, **report.recipe)
     except (TypeError, ValueError) as error:
-        raise fault(report, f"has a recipe that cannot be: {error}") from error
+        known = ", ".join(part.name for part in fields(Recipe))
+        raise report.fault(f"changes the recipe (its fields are {known}): {error}") from error
     if recipe.epochs > MOST_EPOCHS:
-        raise fault(report, f"asks for {recipe.epochs} epochs, at most {MOST_EPOCHS}.")
+        raise report.fault(f"asks for {recipe.epochs} epochs, at most {MOST_EPOCHS}.")
     return recipe
