@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from course_utils import fixed_trials
+from course_utils import fixed_trials, stored
 from course_utils.attacks.gradient_matching import gradient_matching, staggered
 from course_utils.cases.from_scratch import EPSILON, TRAININGS, Scene, ages, draw_scene, matching
 from course_utils.cases.goals import NEIGHBOURS, draw_goal
@@ -17,7 +17,6 @@ from course_utils.cases.networks import Pull, networks, pull
 from course_utils.data import Data, balanced, load
 from course_utils.models import Classifier, build
 from course_utils.settings import CONVNET, MLP, Setting
-from course_utils.stored import Study
 from course_utils.threat import Poison, Targeted, ThreatModel
 from course_utils.training import Recipe, train
 from course_utils.trials import Case, Victim, columns, compare
@@ -63,8 +62,7 @@ def dose_trial(seed: int, setting: Setting = MLP) -> list[dict]:
 
 OTHER = {MLP.network: CONVNET.network, CONVNET.network: MLP.network}
 FIXED = fixed_trials.seeds("reporting")
-DOSE_STUDY = Study("matching_doses", "05", dose_trial, FIXED)
-DOSE_STUDY_CONVNET = Study("matching_doses_convnet", "05", dose_trial, FIXED, CONVNET)
+DOSE_STUDY = stored.Study("matching_doses", "05", dose_trial, FIXED)
 
 
 FINETUNE = Recipe(epochs=20, batch_size=50, lr=0.05)
@@ -98,7 +96,7 @@ def finetune_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     return dose_rows(case, {"noise": case.noise, "attack": case.oblivious})
 
 
-FINETUNE_STUDY = Study("gradient_matching_cnn", "05", finetune_trial, range(20))
+FINETUNE_STUDY = stored.Study("gradient_matching_cnn", "05", finetune_trial, range(20))
 
 
 def watched(case: Case, attacker: str, poison: Poison | None) -> dict:
@@ -133,6 +131,6 @@ def network_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     return rows
 
 
-NETWORKS_STUDY = Study(
+NETWORKS_STUDY = stored.Study(
     "gradient_matching_networks", "05", network_trial, fixed_trials.seeds("reporting", pairs=1)
 )
