@@ -212,17 +212,16 @@ def grid_trial(seed: int, setting: Setting = MLP) -> Rows:
 GRID = Study("shaping_grid", "10", grid_trial, range(20))
 
 
-SLOWER = {"course": (0.001, 0.0005, 0.0002), "paper": (0.0003, 0.0001)}
+SLOWER = {"SGD": ("course", 0.001, 0.0005, 0.0002), "Adam": ("paper", 0.0003, 0.0001)}
 
 
 def curve_trial(seed: int, setting: Setting = MLP) -> Rows:
     """Plain victims that learn still less, on every poison, and the grid's on clean data."""
     case, controls = slab.slab_case(seed, setting), {}
-    for name, rates in SLOWER.items():
-        recipe = setting.shortened(slab.RECIPES[name])
+    for name, (title, *rates) in SLOWER.items():
+        recipe = setting.shortened(slab.RECIPES[title])
         for lr in rates:
-            title = f"{recipe.optimizer}, learning rate {lr}"
-            controls["plain", title] = Victim(PLAIN, replace(recipe, lr=lr))
+            controls["plain", f"{name}, {lr}"] = Victim(PLAIN, replace(recipe, lr=lr))
     rows, grid = on_all(case, slab.poisons(case.data, 0.3, seed), controls), {}
     for clip, raw in product((0.1, 1.0, 2.0, 4.0, 8.0), (0.0, 1.0)):
         shaping = gradient_shaping(clip, raw / clip, recipe.batch_size)
