@@ -75,13 +75,23 @@ VARIANTS = {
 
 
 def variants_trial(seed: int, setting: settings.Setting = settings.MLP) -> Rows:
-    """MetaPoison with other settings, on the first trials of the main study."""
+    """MetaPoison with other settings, on drawn targets."""
     scene = draw_scene(seed, setting)
     crafted = {name: timed(metapoison, scene, setting, how=how) for name, how in VARIANTS.items()}
     return rows_of(metapoison_case(scene, setting), crafted, controls=False)
 
 
 VARIANTS_STUDY = Study("metapoison_variants", "06", variants_trial, range(20))
+
+
+def five_steps_trial(seed: int, setting: settings.Setting = settings.MLP) -> Rows:
+    """MetaPoison as it is, on the targets of `variants_trial`: what the variants are paired with."""
+    scene = draw_scene(seed, setting)
+    crafted = {"5 steps": timed(metapoison, scene, setting, how=FIVE_STEPS)}
+    return rows_of(metapoison_case(scene, setting), crafted, controls=False)
+
+
+FIVE_STEPS_STUDY = Study("metapoison_five_steps", "06", five_steps_trial, range(20))
 
 
 TUNING = Recipe(epochs=10, batch_size=100, lr=0.02)
