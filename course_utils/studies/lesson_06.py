@@ -85,7 +85,7 @@ VARIANTS_STUDY = Study("metapoison_variants", "06", variants_trial, range(20))
 
 
 def five_steps_trial(seed: int, setting: settings.Setting = settings.MLP) -> Rows:
-    """MetaPoison as it is, on the targets of `variants_trial`: what the variants are paired with."""
+    """MetaPoison as it is, on the targets of `variants_trial`."""
     scene = draw_scene(seed, setting)
     crafted = {"5 steps": timed(metapoison, scene, setting, how=FIVE_STEPS)}
     return rows_of(metapoison_case(scene, setting), crafted, controls=False)
