@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import product
 
 import torch
 from opacus import PrivacyEngine
@@ -195,26 +194,6 @@ def slow_linear_trial(seed: int, setting: Setting = MLP) -> Rows:
 
 
 SLOW_LINEAR = Study("shaping_linear_slow", "10", slow_linear_trial, range(20))
-
-
-SLOWER = {"SGD": ("course", 0.001, 0.0005, 0.0002), "Adam": ("paper", 0.0003, 0.0001)}
-
-
-def curve_trial(seed: int, setting: Setting = MLP) -> Rows:
-    """Plain victims that learn still less, on every poison, and the grid's on clean data."""
-    case, controls = slab.slab_case(seed, setting), {}
-    for name, (title, *rates) in SLOWER.items():
-        recipe = setting.shortened(slab.RECIPES[title])
-        for lr in rates:
-            controls["plain", f"{name}, {lr}"] = Victim(PLAIN, replace(recipe, lr=lr))
-    rows, grid = on_all(case, slab.poisons(case.data, 0.3, seed), controls), {}
-    for clip, raw in product((0.1, 1.0, 2.0, 4.0, 8.0), (0.0, 1.0)):
-        shaping = gradient_shaping(clip, raw / clip, recipe.batch_size)
-        grid[f"{clip:g}", f"{raw:g}"] = Victim(shaping, recipe)
-    return rows + on_all(case, {}, grid)
-
-
-CURVE = Study("shaping_linear_curve", "10", curve_trial, range(20))
 
 
 def grid_trial(seed: int, setting: Setting = MLP) -> Rows:
