@@ -196,6 +196,18 @@ def slow_linear_trial(seed: int, setting: Setting = MLP) -> Rows:
 SLOW_LINEAR = Study("shaping_linear_slow", "10", slow_linear_trial, range(20))
 
 
+def slower_linear_trial(seed: int, setting: Setting = MLP) -> Rows:
+    """Plain victims that learn still less with SGD: controls for tight clipping."""
+    case, victims = slab.slab_case(seed, setting), {}
+    for lr in (0.0005, 0.0002):
+        recipe = setting.shortened(replace(slab.RECIPES["course"], lr=lr))
+        victims["plain", f"SGD, {lr}"] = Victim(PLAIN, recipe)
+    return on_all(case, slab.poisons(case.data, 0.3, seed), victims)
+
+
+SLOWER_LINEAR = Study("shaping_linear_slower", "10", slower_linear_trial, range(20))
+
+
 def grid_trial(seed: int, setting: Setting = MLP) -> Rows:
     """The paper's grid on the slab attack, with its Adam: C, and noise of deviation 0 or 1."""
     case = slab.slab_case(seed, setting, fraction=0.3)
