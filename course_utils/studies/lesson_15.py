@@ -12,7 +12,7 @@ import torch
 from course_utils import fixed_trials, stored, trials
 from course_utils.attacks import feature_collision
 from course_utils.attacks.adaptive import kept_alive
-from course_utils.cases import controls, filtering, from_scratch, transfer
+from course_utils.cases import filtering, from_scratch, transfer
 from course_utils.cases.knowing import (
     CUTMIX,
     PGD,
@@ -143,18 +143,7 @@ def budget_trial(seed: int, setting: Setting) -> trials.Rows:
     return rows
 
 
-def budget_control_trial(seed: int, setting: Setting) -> trials.Rows:
-    """The 240 poisons of `budget_trial` against undefended victims, and all on clean data."""
-    case, every = from_scratch.matching(seed, setting, 240), adapted(setting)
-    undefended = {"plain": case.plain} | controls.learns_less(setting)
-    defended = {name: every[name].victim for name in (PGD, SHIFTS, POISONING)}
-    rows = trials.compare(case, {"clean": None}, undefended | defended)
-    rows += trials.compare(case, {"oblivious": case.oblivious}, undefended)
-    return trials.columns(rows, "attacker", "victim", "accuracy", "success")
-
-
 BUDGET = stored.Study("adaptive_budgets", "15", budget_trial, range(20))
-BUDGET_CONTROLS = stored.Study("adaptive_budget_controls", "15", budget_control_trial, range(20))
 
 
 def stronger(setting: Setting) -> dict[str, dict]:
