@@ -173,17 +173,6 @@ def masking_trial(seed: int, setting: Setting) -> trials.Rows:
     return rows
 
 
-def freed_trial(seed: int, setting: Setting) -> trials.Rows:
-    """A fixed target: no bound and no penalty on features, against the sanitizers."""
-    scene = from_scratch.draw_scene(seed, setting=setting)
-    goal = fixed_trials.fixed_target(seed, scene.test)
-    case, base = matching(seed, setting, goal, scene), from_scratch.best_bases(scene, goal)
-    made = from_scratch.craft(scene, goal, base, epsilon=1.0)
-    victims = filtering.filters(case, setting.scaled(150))
-    chosen = {"four sanitizers": victims["four sanitizers"]}
-    return trials.compare(case, {"no bound, no penalty": made}, chosen)
-
-
-CHECKED = fixed_trials.seeds("reporting", pairs=1)
-MASKING = stored.Study("adaptive_masking", "15", masking_trial, CHECKED)
-FREED = stored.Study("adaptive_freed", "15", freed_trial, CHECKED)
+MASKING = stored.Study(
+    "adaptive_masking", "15", masking_trial, fixed_trials.seeds("reporting", pairs=1)
+)
