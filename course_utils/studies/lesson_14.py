@@ -86,6 +86,17 @@ def sweep_trial(seed: int, setting: Setting) -> list[dict]:
 SWEEPS = Study("poisoning_training_sweep", "14", sweep_trial, range(40))
 
 
+def slower_trial(seed: int, setting: Setting) -> list[dict]:
+    """The poisons of the sweep, against plain victims that learn still less."""
+    case, usual = from_scratch.matching(seed, setting), setting.recipe
+    slower = {f"lr {lr}": replace(usual, lr=lr) for lr in (0.006, 0.005, 0.003)}
+    victims = {(LESS, name): replace(case.plain, recipe=slower[name]) for name in slower}
+    return robust.laddered(trials.compare(case, {"150 poisons": case.oblivious}, victims))
+
+
+SLOWER = Study("poisoning_training_slower", "14", slower_trial, range(40))
+
+
 HEAD_ONLY = matching_simulation(96 / 255, 2, last=2)
 SQUARED = matching_simulation(96 / 255, 2, last=2, loss=gradient_matching.squared_error)
 ABLATED = {
