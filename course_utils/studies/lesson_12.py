@@ -6,7 +6,7 @@ Generated from notebooks/12_mixing_augmentations.ipynb: edit it there, then run 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from course_utils.cases import backdoors, controls, from_scratch, transfer
+from course_utils.cases import backdoors, from_scratch, transfer
 from course_utils.cases.mixing import DEFENSES, by_itself, heads, mixed
 from course_utils.defense import PLAIN
 from course_utils.defenses.mixing import cutmix, cutout, maxup, mixup
@@ -46,20 +46,21 @@ def fewer_trial(seed: int, setting: Setting = MLP) -> list[dict]:
 FEWER = Study("mixing_matching_60", "12", fewer_trial, range(40))
 
 
-def undefended(setting: Setting) -> dict[str, Victim]:
-    """The controls from scratch as on the fixed trials: plain for 20 epochs, and two for fewer."""
-    less = controls.learns_less(setting)
-    names = ("plain, 13 epochs", "plain, 9 epochs")
-    return {"plain": Victim(PLAIN, setting.recipe)} | {name: less[name] for name in names}
+def controls(setting: Setting) -> dict[str, Victim]:
+    """The controls of the fixed trials: plain for 20 epochs, and two for fewer."""
+    less = chosen(("plain, 13 epochs", "plain, 9 epochs"), setting)
+    return {"plain": Victim(PLAIN, setting.recipe), **less}
 
 
 def matching_controls_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """The trial of `fewer_trial` against its controls; 150 poisons against lesson 13's control."""
-    scene, slow = from_scratch.draw_scene(seed, setting=setting), "plain, learning rate 0.008"
+    scene = from_scratch.draw_scene(seed, setting=setting)
     few, many = (from_scratch.matching(seed, setting, n, scene=scene) for n in (60, 150))
-    rows = [{"poisons": 60, **row} for row in faced(few, undefended(setting))]
-    slower = faced(many, {slow: controls.learns_less(setting)[slow]})
-    return rows + [{"poisons": 150, **row} for row in slower]
+    slow = {"plain, learning rate 0.008": Victim(PLAIN, replace(setting.recipe, lr=0.008))}
+    found = []
+    for poisons, case, victims in ((60, few, controls(setting)), (150, many, slow)):
+        found += [{"poisons": poisons, **row} for row in faced(case, victims)]
+    return found
 
 
 MATCHING_CONTROLS = Study("mixing_matching_controls", "12", matching_controls_trial, range(40))
@@ -88,7 +89,7 @@ def backdoor_controls_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     }
     found = []
     for attack, case in cases.items():
-        found += [{"attack": attack, **row} for row in faced(case, undefended(setting))]
+        found += [{"attack": attack, **row} for row in faced(case, controls(setting))]
     return found
 
 
