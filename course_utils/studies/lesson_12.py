@@ -4,9 +4,11 @@ Generated from notebooks/12_mixing_augmentations.ipynb: edit it there, then run 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from course_utils.cases import backdoors, from_scratch, transfer
 from course_utils.cases.mixing import DEFENSES, by_itself, heads, mixed
+from course_utils.defense import PLAIN
 from course_utils.defenses.mixing import cutmix, cutout, maxup, mixup
 from course_utils.models import Classifier
 from course_utils.settings import MLP, Setting
@@ -44,6 +46,26 @@ def fewer_trial(seed: int, setting: Setting = MLP) -> list[dict]:
 FEWER = Study("mixing_matching_60", "12", fewer_trial, range(40))
 
 
+def controls(setting: Setting) -> dict[str, Victim]:
+    """The controls of the fixed trials: plain for 20 epochs, and two for fewer."""
+    less = chosen(("plain, 13 epochs", "plain, 9 epochs"), setting)
+    return {"plain": Victim(PLAIN, setting.recipe), **less}
+
+
+def matching_controls_trial(seed: int, setting: Setting = MLP) -> list[dict]:
+    """The trial of `fewer_trial` against its controls; 150 poisons against lesson 13's control."""
+    scene = from_scratch.draw_scene(seed, setting=setting)
+    few, many = (from_scratch.matching(seed, setting, n, scene=scene) for n in (60, 150))
+    slow = {"plain, learning rate 0.008": Victim(PLAIN, replace(setting.recipe, lr=0.008))}
+    found = []
+    for poisons, case, victims in ((60, few, controls(setting)), (150, many, slow)):
+        found += [{"poisons": poisons, **row} for row in faced(case, victims)]
+    return found
+
+
+MATCHING_CONTROLS = Study("mixing_matching_controls", "12", matching_controls_trial, range(40))
+
+
 def badnets_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """BadNets as in lesson 07: 30 of 3,000 images, a 4-pixel patch."""
     victims = chosen((*DEFENSES, "plain, 9 epochs"), setting)
@@ -59,12 +81,50 @@ BADNETS = Study("mixing_badnets", "12", badnets_trial, range(40))
 CONSISTENT = Study("mixing_label_consistent", "12", consistent_trial, range(40))
 
 
+def backdoor_controls_trial(seed: int, setting: Setting = MLP) -> list[dict]:
+    """Both backdoors, against the controls."""
+    cases = {
+        "BadNets": backdoors.badnets_case(seed, setting),
+        "label-consistent": backdoors.label_consistent_case(seed, setting),
+    }
+    found = []
+    for attack, case in cases.items():
+        found += [{"attack": attack, **row} for row in faced(case, controls(setting))]
+    return found
+
+
+BACKDOOR_CONTROLS = Study("mixing_backdoor_controls", "12", backdoor_controls_trial, range(40))
+
+
 def transfer_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """Bullseye Polytope in transfer as in lesson 04, 5 poisons, against every head."""
     return faced(transfer.bullseye(seed, setting), heads(setting))
 
 
 TRANSFER = Study("mixing_transfer", "12", transfer_trial, range(40))
+
+
+def slower_heads(setting: Setting) -> dict[str, Victim]:
+    """Plain heads that learn less: for one epoch or two, or with a lower learning rate."""
+    recipe = setting.shortened(transfer.HEAD)
+    found = {
+        f"plain, learning rate {lr}": Victim(PLAIN, replace(recipe, lr=lr))
+        for lr in (0.1, 0.01, 0.001, 0.0005)
+    }
+    for name, epochs in {"plain, 1 epoch": 1, "plain, 2 epochs": 2}.items():
+        found[name] = Victim(PLAIN, replace(recipe, epochs=setting.scaled(epochs)))
+    return found
+
+
+def transfer_controls_trial(seed: int, setting: Setting = MLP) -> list[dict]:
+    """The trial of `transfer_trial`: plain heads that learn less, and every head without poison."""
+    case, less = transfer.bullseye(seed, setting), slower_heads(setting)
+    found = compare(case, {"clean": None}, heads(setting) | less)
+    found += compare(case, {"oblivious": case.oblivious}, less)
+    return columns(found, "attacker", "victim", "accuracy", "success", "seconds")
+
+
+TRANSFER_CONTROLS = Study("mixing_transfer_controls", "12", transfer_controls_trial, range(40))
 
 
 STRENGTHS = {

@@ -3,13 +3,16 @@
 Generated from notebooks/13_adversarial_training.ipynb: edit it there, then run make notebooks.
 """
 
+from dataclasses import replace
+
 from course_utils.cases import backdoors, from_scratch, transfer
 from course_utils.cases.robust import ladder, laddered, pgd_trained, undefended
+from course_utils.defense import PLAIN
 from course_utils.defenses.noise_training import sign_noise
 from course_utils.defenses.pgd_training import pgd_training
 from course_utils.settings import Setting
 from course_utils.stored import Study
-from course_utils.trials import Rows, compare
+from course_utils.trials import Rows, Victim, compare
 
 
 def matching_trial(seed: int, setting: Setting) -> Rows:
@@ -38,6 +41,20 @@ def backdoor_trial(seed: int, setting: Setting) -> Rows:
 
 
 BACKDOORS = Study("pgd_training_backdoors", "13", backdoor_trial, range(40))
+
+
+SLOW = {"plain, learning rate 0.008": 0.008, "plain, learning rate 0.004": 0.004}
+
+
+def backdoor_controls_trial(seed: int, setting: Setting) -> Rows:
+    """The trial of `backdoor_trial`, against plain victims that learn less."""
+    slow = {name: Victim(PLAIN, replace(setting.recipe, lr=lr)) for name, lr in SLOW.items()}
+    small, large = backdoors.badnets_case(seed, setting), backdoors.clean_label_case(seed, setting)
+    rows = compare(small, {"none": None, "BadNets": small.oblivious}, slow)
+    return rows + compare(large, {"clean-label patch": large.oblivious}, slow)
+
+
+BACKDOOR_CONTROLS = Study("pgd_backdoor_controls", "13", backdoor_controls_trial, range(40))
 
 
 def transfer_trial(seed: int, setting: Setting) -> Rows:
