@@ -38,8 +38,7 @@ class Claim(NamedTuple):
     """A line of the table.
 
     kind: "claim"; or "setting" for numbers that no study gives, such as an epsilon, a year, or the
-        bound of a claim; or "live" for one that the lesson computes while it runs. Of these two
-        `sentence` is the phrase with the number, and the rest is empty.
+        bound of a claim. Then `sentence` is the phrase with the number, and the rest is empty.
     study: a file of data/results. rows, against: queries for pandas that select one row a trial;
         `against` may begin with another study on the same trials: "STUDY where QUERY".
     measure: a column, or an expression of pandas. quantity: what is computed of it: see QUANTITIES.
@@ -232,8 +231,8 @@ def faults(claims: Sequence[Claim], results: Path = RESULTS, root: Path = ROOT) 
     texts = {file: text_of(file, root) for file in {claim.file for claim in claims}}
     for claim in claims:
         where = f"{claim.file}: {claim.sentence!r}"
-        if claim.kind not in ("claim", "setting", "live"):
-            yield f"{where} is of kind {claim.kind!r}: claim, setting or live"
+        if claim.kind not in ("claim", "setting"):
+            yield f"{where} is of kind {claim.kind!r}: claim or setting"
         if plain(claim.sentence) not in texts[claim.file]:
             yield f"{where} does not stand there"
         if claim.kind == "claim":
