@@ -3,13 +3,11 @@
 Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run make notebooks.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from course_utils import fixed_trials, settings, statistics, stored, trials
 from course_utils.cases import (
     backdoors,
-    controls,
     from_scratch,
     hidden_triggers,
     knowing,
@@ -20,7 +18,6 @@ from course_utils.cases import (
 from course_utils.cases.every_defense import CLUSTERING, all_victims
 from course_utils.cases.matrix import (
     DEEP_KNN,
-    FILTERS,
     NOBODY,
     PLAIN_VICTIM,
     POISONING,
@@ -92,101 +89,6 @@ TRIALS = {
     "hidden triggers": hidden_trial,
 }
 BENCHMARK = stored.Benchmark("grand_comparison", TRIALS, range(100, 140))
-
-
-def clean_label_trial(seed: int, setting: settings.Setting) -> trials.Rows:
-    """The clean-label patch: 30 of 3,000 images, 7 by 7 pixels. Nothing is crafted."""
-    return matrix_row(backdoors.clean_label_case(seed, setting), setting, 30)
-
-
-PATCH = stored.Study("clean_label_matrix", "16", clean_label_trial, BENCHMARK.seeds)
-
-
-HEAD_RATES = (0.01, 0.003, 0.001, 0.0005)
-NEAR_THE_DEFENSES = ("plain, learning rate 0.02", "plain, learning rate 0.008")
-
-
-def curve_of(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
-    """The learns-less curve: from scratch that of lesson 01, for a head four learning rates."""
-    if case.scenario != "transfer":
-        return controls.learns_less(setting)
-    slower = {lr: replace(case.recipe, lr=lr) for lr in HEAD_RATES}
-    return {f"plain, learning rate {lr}": replace(case.plain, recipe=slower[lr]) for lr in slower}
-
-
-def curve_row(
-    case: trials.Case, setting: settings.Setting, clean: dict, known: Iterable[str] = ()
-) -> trials.Rows:
-    """The curve in one trial of one row: under the attacker who does not know the victim, and for
-    the `known` points under one who does. clean: the victims to train on clean data as well."""
-    curve = curve_of(case, setting)
-    rows = cells_of(case, {NOBODY: None}, clean) if clean else []
-    rows += cells_of(case, {WITHOUT: case.oblivious}, curve)
-    return rows + cells_of(case, {WITH: case.craft}, {name: curve[name] for name in known})
-
-
-def flips_curve(seed: int, setting: settings.Setting) -> trials.Rows:
-    """The curve under worst flips; what they achieve is the relative drop."""
-    case = label_flips.worst_case(seed, setting)
-    rows = curve_row(case, setting, curve_of(case, setting), NEAR_THE_DEFENSES)
-    clean = {row["defense"]: row["accuracy"] for row in rows if row["knowledge"] == NOBODY}
-    drop = statistics.relative_accuracy_drop
-    drops = [drop(clean[row["defense"]], row["accuracy"]) for row in rows]
-    return [{**row, "achieved": lost} for row, lost in zip(rows, drops, strict=True)]
-
-
-def bullseye_curve(seed: int, setting: settings.Setting) -> trials.Rows:
-    """Heads that learn less under Bullseye Polytope, and every head on clean data."""
-    case = knowing.bullseye(seed, setting)
-    every = every_victim(case, setting, setting.scaled(5))
-    return curve_row(case, setting, every | curve_of(case, setting))
-
-
-def metapoison_curve(seed: int, setting: settings.Setting) -> trials.Rows:
-    """The curve under MetaPoison; filters told of 150 poisons on clean data."""
-    case = unrolled.metapoison_case(unrolled.draw_scene(seed, setting), setting)
-    every = every_victim(case, setting, setting.scaled(150))
-    return curve_row(case, setting, {name: every[name] for name in FILTERS})
-
-
-def hidden_curve(seed: int, setting: settings.Setting) -> trials.Rows:
-    """Heads that learn less under hidden triggers, and every head on clean data."""
-    case = hidden_triggers.hidden_trigger_case(seed, setting)
-    case = replace(case, recipe=setting.shortened(transfer.HEAD))
-    every = every_victim(case, setting, setting.scaled(50))
-    return curve_row(case, setting, every | curve_of(case, setting))
-
-
-def badnets_curve(seed: int, setting: settings.Setting) -> trials.Rows:
-    """The curve under BadNets."""
-    return curve_row(backdoors.badnets_case(seed, setting), setting, {})
-
-
-def patch_curve(seed: int, setting: settings.Setting) -> trials.Rows:
-    """The curve under the clean-label patch."""
-    return curve_row(backdoors.clean_label_case(seed, setting), setting, {})
-
-
-def sleeper_curve(seed: int, setting: settings.Setting) -> trials.Rows:
-    """The curve under Sleeper Agent."""
-    case = hidden_triggers.sleeper_case(seed, setting)
-    return curve_row(case, setting, {}, NEAR_THE_DEFENSES)
-
-
-CURVES = stored.Benchmark(
-    "grand_comparison_controls",
-    {
-        "label flips": flips_curve,
-        "Bullseye Polytope": bullseye_curve,
-        "MetaPoison": metapoison_curve,
-        "BadNets": badnets_curve,
-        "clean-label patch": patch_curve,
-        "Sleeper Agent": sleeper_curve,
-        "hidden triggers": hidden_curve,
-    },
-    BENCHMARK.seeds,
-    scale="controls",
-)
 
 
 UNKNOWN = (PLAIN_VICTIM, CLUSTERING, POISONING)  # no attacker of the course knows more of these
