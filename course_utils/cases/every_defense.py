@@ -3,7 +3,7 @@
 Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run make notebooks.
 """
 
-from course_utils import trials
+from course_utils import settings, trials
 from course_utils.cases import controls, filtering, mixing, poisoning, robust, shaping
 from course_utils.cases.matrix import (
     AUGMENTATION,
@@ -14,12 +14,11 @@ from course_utils.cases.matrix import (
     SHAPING,
     SPECTRAL,
 )
-from course_utils.settings import Setting
 
 CHEAP, CLUSTERING = poisoning.CHEAP, "Activation Clustering"
 
 
-def in_training(setting: Setting) -> dict[str, trials.Victim]:
+def in_training(setting: settings.Setting) -> dict[str, trials.Victim]:
     """Every defense that acts on training from scratch, at the strengths of its lesson."""
     recipe, shaped, mixed = setting.recipe, shaping.shaped(setting), mixing.mixed(setting)
     found = {"clipping": shaped["clip", "tuned"], SHAPING: shaped["clip + noise", "tuned"]}
@@ -31,7 +30,7 @@ def in_training(setting: Setting) -> dict[str, trials.Victim]:
     return found
 
 
-def all_victims(case: trials.Case, setting: Setting) -> dict[str, trials.Victim]:
+def all_victims(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
     """The plain victim, those that learn less, four filters, and every defense in training."""
     filters = filtering.filters(case, setting.scaled(150))
     filtered = {name: filters[name] for name in ("four sanitizers", SPECTRAL, CLUSTERING, DEEP_KNN)}

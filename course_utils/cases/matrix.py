@@ -7,16 +7,17 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from course_utils import threat, training, trials
+from course_utils import settings, threat, training, trials
 from course_utils.cases import filtering, mixing, poisoning, robust, shaping, transfer
 from course_utils.models import Classifier
-from course_utils.settings import Setting
 
 SHAPING, AUGMENTATION, CUTMIX = "gradient shaping", "augmentation", "CutMix"
 PGD, POISONING = "PGD training", "poisoning training"
 
 
-def defended(setting: Setting, scenario: training.Scenario = "scratch") -> dict[str, trials.Victim]:
+def defended(
+    setting: settings.Setting, scenario: training.Scenario = "scratch"
+) -> dict[str, trials.Victim]:
     """The defenses that act on training, each with the recipe of its lesson.
 
     scenario: "scratch", or "transfer" for a head on frozen features, where poisoning training
@@ -40,7 +41,9 @@ PLAIN_VICTIM, LEARNS_LESS = "plain", "plain, learns less"
 FILTERS = SANITIZERS, SPECTRAL, DEEP_KNN = "sanitizers", "Spectral Signatures", "Deep k-NN"
 
 
-def every_victim(case: trials.Case, setting: Setting, told: int) -> dict[str, trials.Victim]:
+def every_victim(
+    case: trials.Case, setting: settings.Setting, told: int
+) -> dict[str, trials.Victim]:
     """The two undefended victims and the eight defenses, with the settings of their lessons.
 
     told: how many poisons a class may hold; two filters are set by it, as in lesson 11.
@@ -92,7 +95,7 @@ NOBODY, WITHOUT, WITH = "no attack", "without", "with"
 
 
 def matrix_row(
-    case: trials.Case, setting: Setting, told: int, known: Iterable[str] = ()
+    case: trials.Case, setting: settings.Setting, told: int, known: Iterable[str] = ()
 ) -> trials.Rows:
     """One trial of one row: a clean victim, all victims, and those whose attacker knows them.
 

@@ -3,11 +3,13 @@
 Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run make notebooks.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from course_utils import fixed_trials, statistics, stored, trials
+from course_utils import fixed_trials, settings, statistics, stored, trials
 from course_utils.cases import (
     backdoors,
+    controls,
     from_scratch,
     hidden_triggers,
     knowing,
@@ -18,6 +20,7 @@ from course_utils.cases import (
 from course_utils.cases.every_defense import CLUSTERING, all_victims
 from course_utils.cases.matrix import (
     DEEP_KNN,
+    FILTERS,
     NOBODY,
     PLAIN_VICTIM,
     POISONING,
@@ -29,10 +32,9 @@ from course_utils.cases.matrix import (
     every_victim,
     matrix_row,
 )
-from course_utils.settings import MLP, Setting
 
 
-def flips_trial(seed: int, setting: Setting) -> trials.Rows:
+def flips_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """Worst flips of 300 of 3,000 labels, from one surrogate; achieved: the relative drop."""
     case, told = label_flips.worst_case(seed, setting), setting.scaled(30)  # a tenth of each class
     victims = every_victim(case, setting, told)
@@ -44,7 +46,7 @@ def flips_trial(seed: int, setting: Setting) -> trials.Rows:
     return [{**row, "achieved": lost} for row, lost in zip(rows, drops, strict=True)]
 
 
-def bullseye_trial(seed: int, setting: Setting = MLP) -> trials.Rows:
+def bullseye_trial(seed: int, setting: settings.Setting = settings.MLP) -> trials.Rows:
     """5 poisons at 32/255 for a head on frozen features, which the attacker has.
 
     Knowing the filters, the attacker bunches the poisons: see lesson 15.
@@ -52,7 +54,7 @@ def bullseye_trial(seed: int, setting: Setting = MLP) -> trials.Rows:
     return matrix_row(knowing.bullseye(seed, setting), setting, 5, (SPECTRAL, DEEP_KNN))
 
 
-def metapoison_trial(seed: int, setting: Setting) -> trials.Rows:
+def metapoison_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """150 poisons at 32/255 from four surrogates, each at four ages, as in lesson 06.
 
     Without knowledge alone: with it there would be 16 surrogates to train for each defense.
@@ -61,18 +63,18 @@ def metapoison_trial(seed: int, setting: Setting) -> trials.Rows:
     return matrix_row(case, setting, 150)
 
 
-def badnets_trial(seed: int, setting: Setting) -> trials.Rows:
+def badnets_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """30 of 3,000 images with a patch of 4 by 4 pixels: nothing is crafted."""
     return matrix_row(backdoors.badnets_case(seed, setting), setting, 30)
 
 
-def sleeper_trial(seed: int, setting: Setting) -> trials.Rows:
+def sleeper_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """Sleeper Agent: 30 poisons at 32/255 from two surrogates, a patch of 8 by 8 pixels."""
     case = hidden_triggers.sleeper_case(seed, setting)
     return matrix_row(case, setting, 30, defended(setting))
 
 
-def hidden_trial(seed: int, setting: Setting) -> trials.Rows:
+def hidden_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """Hidden triggers: 50 of 1,000 images at 32/255, for a head on features the attacker has.
 
     The head trains with the recipe of lesson 04, as those of Bullseye Polytope do.
@@ -92,16 +94,104 @@ TRIALS = {
 BENCHMARK = stored.Benchmark("grand_comparison", TRIALS, range(100, 140))
 
 
+HEAD_RATES = (0.01, 0.003, 0.001, 0.0005)
+NEAR_THE_DEFENSES = ("plain, learning rate 0.02", "plain, learning rate 0.008")
+
+
+def curve_of(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
+    """The learns-less curve: from scratch that of lesson 01, for a head four learning rates."""
+    if case.scenario != "transfer":
+        return controls.learns_less(setting)
+    slower = {lr: replace(case.recipe, lr=lr) for lr in HEAD_RATES}
+    return {f"plain, learning rate {lr}": replace(case.plain, recipe=slower[lr]) for lr in slower}
+
+
+def curve_row(
+    case: trials.Case, setting: settings.Setting, clean: dict, known: Iterable[str] = ()
+) -> trials.Rows:
+    """The curve in one trial of one row: under the attacker who does not know the victim, and for
+    the `known` points under one who does. clean: the victims to train on clean data as well."""
+    curve = curve_of(case, setting)
+    rows = cells_of(case, {NOBODY: None}, clean) if clean else []
+    rows += cells_of(case, {WITHOUT: case.oblivious}, curve)
+    return rows + cells_of(case, {WITH: case.craft}, {name: curve[name] for name in known})
+
+
+def flips_curve(seed: int, setting: settings.Setting) -> trials.Rows:
+    """The curve under worst flips; what they achieve is the relative drop."""
+    case = label_flips.worst_case(seed, setting)
+    rows = curve_row(case, setting, curve_of(case, setting), NEAR_THE_DEFENSES)
+    clean = {row["defense"]: row["accuracy"] for row in rows if row["knowledge"] == NOBODY}
+    drop = statistics.relative_accuracy_drop
+    drops = [drop(clean[row["defense"]], row["accuracy"]) for row in rows]
+    return [{**row, "achieved": lost} for row, lost in zip(rows, drops, strict=True)]
+
+
+def bullseye_curve(seed: int, setting: settings.Setting) -> trials.Rows:
+    """Heads that learn less under Bullseye Polytope, and every head on clean data."""
+    case = knowing.bullseye(seed, setting)
+    every = every_victim(case, setting, setting.scaled(5))
+    return curve_row(case, setting, every | curve_of(case, setting))
+
+
+def metapoison_curve(seed: int, setting: settings.Setting) -> trials.Rows:
+    """The curve under MetaPoison; filters told of 150 poisons on clean data."""
+    case = unrolled.metapoison_case(unrolled.draw_scene(seed, setting), setting)
+    every = every_victim(case, setting, setting.scaled(150))
+    return curve_row(case, setting, {name: every[name] for name in FILTERS})
+
+
+def hidden_curve(seed: int, setting: settings.Setting) -> trials.Rows:
+    """Heads that learn less under hidden triggers, and every head on clean data."""
+    case = hidden_triggers.hidden_trigger_case(seed, setting)
+    case = replace(case, recipe=setting.shortened(transfer.HEAD))
+    every = every_victim(case, setting, setting.scaled(50))
+    return curve_row(case, setting, every | curve_of(case, setting))
+
+
+def badnets_curve(seed: int, setting: settings.Setting) -> trials.Rows:
+    """The curve under BadNets."""
+    return curve_row(backdoors.badnets_case(seed, setting), setting, {})
+
+
+def patch_curve(seed: int, setting: settings.Setting) -> trials.Rows:
+    """The curve under the clean-label patch."""
+    return curve_row(backdoors.clean_label_case(seed, setting), setting, {})
+
+
+def sleeper_curve(seed: int, setting: settings.Setting) -> trials.Rows:
+    """The curve under Sleeper Agent."""
+    case = hidden_triggers.sleeper_case(seed, setting)
+    return curve_row(case, setting, {}, NEAR_THE_DEFENSES)
+
+
+CURVES = stored.Benchmark(
+    "grand_comparison_controls",
+    {
+        "label flips": flips_curve,
+        "Bullseye Polytope": bullseye_curve,
+        "MetaPoison": metapoison_curve,
+        "BadNets": badnets_curve,
+        "clean-label patch": patch_curve,
+        "Sleeper Agent": sleeper_curve,
+        "hidden triggers": hidden_curve,
+    },
+    BENCHMARK.seeds,
+)
+
+
 UNKNOWN = (PLAIN_VICTIM, CLUSTERING, POISONING)  # no attacker of the course knows more of these
 UNFILTERED = {"poisons removed": 0, "clean removed": 0}
 
 
-def fixed_trial(seed: int, setting: Setting) -> trials.Rows:
-    """Gradient matching on a fixed target: every victim, clean, and under both attackers."""
+def facing(
+    seed: int, setting: settings.Setting, faced: Callable[[trials.Case, settings.Setting], dict]
+) -> trials.Rows:
+    """Gradient matching on a fixed target: these victims, clean, and under both attackers."""
     scene = from_scratch.draw_scene(seed, setting=setting)
     goal = fixed_trials.fixed_target(seed, scene.test)
     case = knowing.matching(seed, setting, goal, scene)
-    victims = all_victims(case, setting)
+    victims = faced(case, setting)
     rows = trials.compare(case, {"noise": case.noise})
     rows += trials.compare(case, {"clean": None, "oblivious": case.oblivious}, victims)
     known = {name: victim for name, victim in victims.items() if name not in UNKNOWN}
@@ -109,4 +199,40 @@ def fixed_trial(seed: int, setting: Setting) -> trials.Rows:
     return [UNFILTERED | row for row in rows]
 
 
+def fixed_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+    """Gradient matching on a fixed target, against every victim."""
+    return facing(seed, setting, all_victims)
+
+
 FIXED = stored.Study("matching_fixed", "16", fixed_trial, fixed_trials.seeds("reporting"))
+
+
+LEFT_OUT = ("clipping", "Mixup", "Cutout", "MaxUp", CLUSTERING, "PGD training 32/255")
+
+
+def fewer_victims(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
+    """Every victim, without six defenses: for a network whose victims take three times as long."""
+    found = all_victims(case, setting)
+    return {name: victim for name, victim in found.items() if name not in LEFT_OUT}
+
+
+def convnet_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+    """Gradient matching on a fixed target, on the convolutional network."""
+    return facing(seed, setting, fewer_victims)
+
+
+def clean_label_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+    """The clean-label patch: 30 of 3,000 images, 7 by 7 pixels. Nothing is crafted."""
+    return matrix_row(backdoors.clean_label_case(seed, setting), setting, 30)
+
+
+def on_convnet(name: str, trial: stored.Trial, seeds: Sequence[int]) -> stored.Study:
+    """A study of the second network."""
+    return stored.Study(f"{name}_convnet", "16", trial, seeds, settings.CONVNET)
+
+
+FIXED_CONVNET = on_convnet("matching_fixed", convnet_trial, FIXED.seeds)
+PATCH = stored.Study("clean_label_matrix", "16", clean_label_trial, BENCHMARK.seeds)
+PATCH_CONVNET = on_convnet("clean_label_matrix", clean_label_trial, BENCHMARK.seeds)
+BADNETS_CONVNET = on_convnet("badnets_matrix", badnets_trial, BENCHMARK.seeds)
+SLEEPER_CONVNET = on_convnet("sleeper_matrix", sleeper_trial, BENCHMARK.seeds[:26])
