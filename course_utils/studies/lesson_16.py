@@ -3,7 +3,7 @@
 Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run make notebooks.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from course_utils import fixed_trials, settings, statistics, stored, trials
@@ -94,6 +94,14 @@ TRIALS = {
 BENCHMARK = stored.Benchmark("grand_comparison", TRIALS, range(100, 140))
 
 
+def clean_label_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+    """The clean-label patch: 30 of 3,000 images, 7 by 7 pixels. Nothing is crafted."""
+    return matrix_row(backdoors.clean_label_case(seed, setting), setting, 30)
+
+
+PATCH = stored.Study("clean_label_matrix", "16", clean_label_trial, BENCHMARK.seeds)
+
+
 HEAD_RATES = (0.01, 0.003, 0.001, 0.0005)
 NEAR_THE_DEFENSES = ("plain, learning rate 0.02", "plain, learning rate 0.008")
 
@@ -177,6 +185,7 @@ CURVES = stored.Benchmark(
         "hidden triggers": hidden_curve,
     },
     BENCHMARK.seeds,
+    scale="controls",
 )
 
 
@@ -184,14 +193,12 @@ UNKNOWN = (PLAIN_VICTIM, CLUSTERING, POISONING)  # no attacker of the course kno
 UNFILTERED = {"poisons removed": 0, "clean removed": 0}
 
 
-def facing(
-    seed: int, setting: settings.Setting, faced: Callable[[trials.Case, settings.Setting], dict]
-) -> trials.Rows:
-    """Gradient matching on a fixed target: these victims, clean, and under both attackers."""
+def fixed_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+    """Gradient matching on a fixed target: every victim, clean, and under both attackers."""
     scene = from_scratch.draw_scene(seed, setting=setting)
     goal = fixed_trials.fixed_target(seed, scene.test)
     case = knowing.matching(seed, setting, goal, scene)
-    victims = faced(case, setting)
+    victims = all_victims(case, setting)
     rows = trials.compare(case, {"noise": case.noise})
     rows += trials.compare(case, {"clean": None, "oblivious": case.oblivious}, victims)
     known = {name: victim for name, victim in victims.items() if name not in UNKNOWN}
@@ -199,40 +206,4 @@ def facing(
     return [UNFILTERED | row for row in rows]
 
 
-def fixed_trial(seed: int, setting: settings.Setting) -> trials.Rows:
-    """Gradient matching on a fixed target, against every victim."""
-    return facing(seed, setting, all_victims)
-
-
 FIXED = stored.Study("matching_fixed", "16", fixed_trial, fixed_trials.seeds("reporting"))
-
-
-LEFT_OUT = ("clipping", "Mixup", "Cutout", "MaxUp", CLUSTERING, "PGD training 32/255")
-
-
-def fewer_victims(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
-    """Every victim, without six defenses: for a network whose victims take three times as long."""
-    found = all_victims(case, setting)
-    return {name: victim for name, victim in found.items() if name not in LEFT_OUT}
-
-
-def convnet_trial(seed: int, setting: settings.Setting) -> trials.Rows:
-    """Gradient matching on a fixed target, on the convolutional network."""
-    return facing(seed, setting, fewer_victims)
-
-
-def clean_label_trial(seed: int, setting: settings.Setting) -> trials.Rows:
-    """The clean-label patch: 30 of 3,000 images, 7 by 7 pixels. Nothing is crafted."""
-    return matrix_row(backdoors.clean_label_case(seed, setting), setting, 30)
-
-
-def on_convnet(name: str, trial: stored.Trial, seeds: Sequence[int]) -> stored.Study:
-    """A study of the second network."""
-    return stored.Study(f"{name}_convnet", "16", trial, seeds, settings.CONVNET)
-
-
-FIXED_CONVNET = on_convnet("matching_fixed", convnet_trial, FIXED.seeds)
-PATCH = stored.Study("clean_label_matrix", "16", clean_label_trial, BENCHMARK.seeds)
-PATCH_CONVNET = on_convnet("clean_label_matrix", clean_label_trial, BENCHMARK.seeds)
-BADNETS_CONVNET = on_convnet("badnets_matrix", badnets_trial, BENCHMARK.seeds)
-SLEEPER_CONVNET = on_convnet("sleeper_matrix", sleeper_trial, BENCHMARK.seeds[:26])
