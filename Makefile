@@ -46,7 +46,7 @@ help: ## List the commands
 	@echo "  SEED=7               incident: decides everything, so keep it from the learners"
 	@echo "  ORIGINALS=FOLDER     incident: the four original files, to download nothing"
 	@echo "  SCALE=paper          benchmark at the papers' size: CIFAR-10, for a GPU (default: laptop;"
-	@echo "                       also paper_knowing, paper_resnet18)"
+	@echo "                       also controls, paper_knowing, paper_resnet18)"
 	@echo "  JOBS=2               trials at the same time: results and benchmark (default: one a"
 	@echo "                       core; on a GPU: one)"
 	@echo "  LAB_ARGS=--no-browser  passed on to JupyterLab"

@@ -186,8 +186,9 @@ def test_make_passes_the_scale_and_the_jobs_on(tmp_path):
     assert "-m tools.benchmark --scale paper --jobs 2" in text
 
 
-def test_the_stored_laptop_benchmark_is_fresh_and_complete():
-    benchmark = tools.benchmark.benchmark("laptop")
+@pytest.mark.parametrize("scale", tools.benchmark.STORED)
+def test_a_stored_benchmark_is_fresh_and_complete(scale):
+    benchmark = tools.benchmark.benchmark(scale)
     frame = load_study(benchmark)
     units = frame[["attack", "trial"]].drop_duplicates().itertuples(index=False, name=None)
     assert list(units) == list(benchmark.units)

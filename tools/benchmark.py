@@ -15,10 +15,12 @@ from tools.results import job_count, warn_of_no_commit
 PAPER = "course_utils.paper_scale"
 PLACES = {
     "laptop": ("course_utils.studies.lesson_16", "BENCHMARK"),
+    "controls": ("course_utils.studies.lesson_16", "CURVES"),
     "paper": (PAPER, "BENCHMARK"),
     "paper_knowing": (PAPER, "KNOWING"),
     "paper_resnet18": (PAPER, "ON_RESNET18"),
 }
+STORED = ("laptop", "controls")  # those whose rows lesson 16 shows
 
 
 def benchmark(scale: str) -> Benchmark:
