@@ -176,6 +176,7 @@ from course_utils.stored import Benchmark
 from course_utils.studies.sample import trial
 
 BENCHMARK = Benchmark("matrix", {"sample": trial}, range(2))
+CURVES = Benchmark("curves", {"sample": trial}, range(2), scale="controls")
 """
 
 
