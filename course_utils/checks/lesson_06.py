@@ -188,6 +188,9 @@ def margin_slips(logits: np.ndarray, label: int, confidence: float) -> dict[str,
             cut(behind) + confidence
         ),
         "The confidence is added: the class must lead by that much.": cut(behind - confidence),
+        "Add the confidence, then cut at zero, not at minus the confidence.": np.maximum(
+            behind, -confidence
+        ).mean(),
         "You use a confidence of 0.2 whatever `confidence` is.": cut(behind + 0.2),
         "Mask with minus infinity: a logit of 0 may be the largest.": cut(
             masked.max(1) - mine + confidence

@@ -74,6 +74,9 @@ WORSE: dict[str, Callable] = {
     "You took the milder one: large values are bad for the victim.": lambda a, b: (
         a if b is None or b.mean() > a.mean() else b
     ),
+    "You took the milder one: the trials of `knowing` count where it achieves more.": lambda a, b: (
+        a if b is None or b.mean() >= a.mean() else b
+    ),
     "You choose by the number of trials won: the mean decides.": lambda a, b: (
         a if b is None or (b > a).sum() <= (a > b).sum() else b
     ),
