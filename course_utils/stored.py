@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from course_utils import journal
+from course_utils import fixed_trials, journal
 from course_utils.code_hash import code_hash, short_hash
 from course_utils.journal import StudyError, write
 from course_utils.runtime import package_versions
@@ -172,6 +172,7 @@ def _store(
         "study": study.name,
         **study.origin,
         "seeds": header["seeds"],
+        "fixed_trials": fixed_trials.SHA256,
         "columns": list(frame.columns),
         "texts": texts_of(frame),
         "rows": len(frame),

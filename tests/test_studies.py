@@ -10,7 +10,8 @@ import io
 import pandas as pd
 import pytest
 
-from course_utils.stored import RESULTS, load_study
+from course_utils.fixed_trials import SHA256
+from course_utils.stored import RESULTS, load_manifest, load_study
 from course_utils.trials import one_trial
 from tools.benchmark import STORED, benchmark
 from tools.results import studies
@@ -29,6 +30,7 @@ def test_every_file_of_results_belongs_to_a_study():
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_stored_study_is_fresh_and_complete(study):
     frame = load_study(study)
+    assert load_manifest(study)["fixed_trials"] == SHA256
     keys = list(frame[list(study.columns)].drop_duplicates().itertuples(index=False, name=None))
     assert keys == list(study.units)
     # What an indiscriminate attack achieves is seen against a clean victim, which one study lacks.

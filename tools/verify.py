@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_utils import journal, stored
+from course_utils import fixed_trials, journal, stored
 from course_utils.stored import RESULTS, Benchmark, Study, StudyError
 from tools.benchmark import STORED, benchmark
 from tools.lessons import ROOT
@@ -166,6 +166,7 @@ def carry(record: Record, old: dict, new: dict, size: str, head: str) -> str | N
     if record.path.suffix == ".journal":
         journal.carry_over(record.path, known)
         return None
+    known["fixed_trials"] = fixed_trials.SHA256
     files = {}
     if isinstance(record.study, Benchmark):
         text = left_rows(record)
