@@ -167,7 +167,7 @@ def test_the_comparisons_of_one_sentence_share_holms_correction(world, tmp_path)
     assert "the study duel gives 'undecided'" in "\n".join(world(table, more))
 
 
-def test_numbers_are_compared_by_their_interval(world, tmp_path):
+def test_shares_are_compared_by_the_words_of_the_course(world, tmp_path):
     frame = rows()
     frame.loc[frame.victim == "shield", "accuracy"] += 0.01 + frame["trial"] / 1000
     frame.to_csv(tmp_path / "duel.csv", index=False)
@@ -179,7 +179,7 @@ def test_numbers_are_compared_by_their_interval(world, tmp_path):
     assert [found[one].verdict for one in (there, back, same, other)] == [
         "higher",
         "lower",
-        "undecided",
+        "the same",
         "higher",
     ]
     assert found[there].fields["points"] == pytest.approx(found[back].fields["points"])

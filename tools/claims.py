@@ -153,11 +153,11 @@ QUANTITIES = {
 def compute(claims: Sequence[Claim], results: Path = RESULTS) -> dict[Claim, Found | str]:
     """What the stored rows give for each claim, or what is wrong with its line.
 
-    The comparisons of yes/no outcomes that one sentence makes share Holm's correction.
+    The comparisons of one measure that a sentence makes share Holm's correction.
     """
     found: dict[Claim, Found | str] = {}
     load = functools.cache(lambda study: pd.read_csv(results / f"{study}.csv"))
-    pairs: dict[str, dict[Claim, tuple[pd.Series, pd.Series]]] = {}
+    pairs: dict[tuple, dict[Claim, tuple[pd.Series, pd.Series]]] = {}
     for claim in claims:
         try:
             first, second = (
@@ -174,17 +174,23 @@ def compute(claims: Sequence[Claim], results: Path = RESULTS) -> dict[Claim, Fou
         except Exception as error:  # whatever a line of the table holds
             found[claim] = f"{type(error).__name__}: {error}"
             continue
-        if claim.quantity == "difference" and first.dtype == second.dtype == bool:
-            pairs.setdefault(claim.file + claim.sentence, {})[claim] = first, second
+        if claim.quantity == "difference":
+            yes_or_no = first.dtype == second.dtype == bool
+            if same := statistics.SAME if yes_or_no else MARGINS.get(claim.measure):
+                pairs.setdefault((claim.file, claim.sentence, same), {})[claim] = first, second
         found[claim] = Found(fields, word(claim, fields), shown(fields))
-    for compared in pairs.values():
-        for claim, verdict in statistics.verdicts(compared).items():
+    for (_, _, same), compared in pairs.items():
+        for claim, verdict in statistics.verdicts(compared, same).items():
             found[claim] = found[claim]._replace(verdict=verdict.word)
     return found
 
 
+# Within this much two mean shares are the same; yes/no outcomes have the margin of `verdicts`.
+MARGINS = {"accuracy": 0.01, "achieved": 0.05, "asr": 0.05}
+
+
 def word(claim: Claim, fields: dict[str, float]) -> str:
-    """The verdict on a difference of numbers: whether its interval lies on one side of zero."""
+    """On a difference of other numbers: whether its interval lies on one side of zero."""
     if claim.quantity != "difference":
         return ""
     return "lower" if fields["high"] < 0 else "higher" if fields["low"] > 0 else "undecided"
