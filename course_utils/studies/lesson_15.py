@@ -8,10 +8,11 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from course_utils import fixed_trials, stored, trials
-from course_utils.attacks import feature_collision
-from course_utils.attacks.adaptive import kept_alive
+from course_utils.attacks import feature_collision, gradient_matching
+from course_utils.attacks.adaptive import DRAWS, cosine_loss, kept_alive
 from course_utils.cases import filtering, from_scratch, transfer
 from course_utils.cases.knowing import (
     CUTMIX,
@@ -23,10 +24,12 @@ from course_utils.cases.knowing import (
     best_objective,
     best_surrogates,
     craft_all,
+    held_out,
     hide,
     judge,
     matching,
 )
+from course_utils.data import Data
 from course_utils.models import Classifier
 from course_utils.settings import Setting
 from course_utils.threat import Poison
@@ -156,8 +159,8 @@ def stronger(setting: Setting) -> dict[str, dict]:
     }
 
 
-def masking_trial(seed: int, setting: Setting) -> trials.Rows:
-    """A fixed target: the knowing attacker with more steps, a second bound, and none."""
+def faced(seed: int, setting: Setting, efforts: dict[str, dict]) -> trials.Rows:
+    """A fixed target: what knowing attackers win who make these efforts."""
     scene = from_scratch.draw_scene(seed, setting=setting)
     goal = fixed_trials.fixed_target(seed, scene.test)
     case, base = matching(seed, setting, goal, scene), from_scratch.best_bases(scene, goal)
@@ -166,13 +169,63 @@ def masking_trial(seed: int, setting: Setting) -> trials.Rows:
     victims["four sanitizers"], rows = sanitizers["four sanitizers"], []
     for name, victim in victims.items():
         known = {"surrogates": best_surrogates(scene, victim)}
-        for effort, how in stronger(setting).items():
+        for effort, how in efforts.items():
             known["loss"] = best_objective(victim, scene, goal)  # anew: some draw random numbers
             made = from_scratch.craft(scene, goal, base, **known, **how)
             rows += trials.compare(case, {effort: made}, {name: victim})
     return rows
 
 
-MASKING = stored.Study(
-    "adaptive_masking", "15", masking_trial, fixed_trials.seeds("reporting", pairs=1)
-)
+def masking_trial(seed: int, setting: Setting) -> trials.Rows:
+    """The knowing attacker as reported, with more steps, a second bound, and none."""
+    return faced(seed, setting, stronger(setting))
+
+
+def restarts_trial(seed: int, setting: Setting) -> trials.Rows:
+    """The knowing attacker who crafts four times, and takes the poison of the lowest loss."""
+    return faced(seed, setting, {"four restarts": {"restarts": 4}})
+
+
+FIRST = fixed_trials.seeds("reporting", pairs=1)
+MASKING = stored.Study("adaptive_masking", "15", masking_trial, FIRST)
+RESTARTS = stored.Study("adaptive_restarts", "15", restarts_trial, FIRST)
+
+
+def in_batches(
+    victim: trials.Victim, model: Classifier, poison: Poison, data: Data, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """What a victim trains on in place of the poisons, in an epoch of batches that it draws."""
+    poisoned, mine = poison.apply(data), poison.mask(data)
+    order = torch.randperm(len(data), generator=generator, device=generator.device)
+    seen, taught = [], []
+    for rows in order.split(victim.recipe.batch_size):
+        x, y = victim.defense.batch(model, poisoned.x[rows], poisoned.y[rows], generator)
+        seen.append(x[mine[rows]])
+        taught.append(y[mine[rows]])
+    return torch.cat(seen), torch.cat(taught)
+
+
+def batches_trial(seed: int, setting: Setting) -> trials.Rows:
+    """The loss of step 3 for knowing poisons: all in one batch, and in batches of the victim."""
+    scene, rows = from_scratch.draw_scene(seed, setting=setting), []
+    goal = fixed_trials.fixed_target(seed, scene.test)
+    case = matching(seed, setting, goal, scene)
+    for name in (SHIFTS, CUTMIX, PGD, POISONING):
+        how = adapted(setting)[name]
+        poison, model = case.craft(how.victim), held_out(scene, how.victim)
+        if poison is None:
+            continue
+        label = torch.tensor([goal.adversarial_class], device=goal.image.device)
+        wanted = gradient_matching.target_gradient(model, goal.image[None], label)
+        found = {"one batch": judge(how, scene, goal)(poison)}
+        generator, gradients = torch.Generator(goal.image.device).manual_seed(seed), []
+        for _ in range(DRAWS):
+            given = in_batches(how.victim, model, poison, scene.data, generator)
+            gradients.append(gradient_matching.loss_gradient(model, *given, graph=False))
+        mean = tuple(torch.stack(parts).mean(0) for parts in zip(*gradients, strict=True))
+        found["its batches"] = cosine_loss(mean, wanted).item()
+        rows += [{"defense": name, "where": where, "loss": loss} for where, loss in found.items()]
+    return rows
+
+
+BATCHES = stored.Study("adaptive_batches", "15", batches_trial, FIRST)
