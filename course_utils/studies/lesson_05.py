@@ -63,6 +63,9 @@ def dose_trial(seed: int, setting: Setting = MLP) -> list[dict]:
 OTHER = {MLP.network: CONVNET.network, CONVNET.network: MLP.network}
 FIXED = fixed_trials.seeds("reporting")
 DOSE_STUDY = stored.Study("matching_doses", "05", dose_trial, FIXED)
+FIRST = fixed_trials.seeds("reporting", pairs=1)
+IN_TURN = [*FIRST, *(seed for seed in FIXED if seed not in FIRST)]  # one of each pair, then another
+DOSE_STUDY_CONVNET = stored.Study("matching_doses_convnet", "05", dose_trial, IN_TURN, CONVNET)
 
 
 FINETUNE = Recipe(epochs=20, batch_size=50, lr=0.05)
