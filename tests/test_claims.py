@@ -185,6 +185,17 @@ def test_shares_are_compared_by_the_words_of_the_course(world, tmp_path):
     assert found[there].fields["points"] == pytest.approx(found[back].fields["points"])
 
 
+def test_numbers_without_a_margin_are_compared_by_their_interval(world, tmp_path):
+    frame = rows()
+    frame.loc[frame.victim == "shield", "accuracy"] += 0.01 + frame["trial"] / 1000
+    frame.to_csv(tmp_path / "duel.csv", index=False)
+    there = TABLE[2]._replace(measure="accuracy * 2", holds="")
+    back, same = there._replace(rows=PLAIN, against=SHIELD), there._replace(rows=PLAIN)
+    found = claims.compute([there, back, same], tmp_path)
+    words = [found[one].verdict for one in (there, back, same)]
+    assert words == ["higher", "lower", "undecided"]
+
+
 def test_quantities(tmp_path):
     frame = pd.DataFrame({"trial": [0, 1, 2], "a": [1.0, 2.0, 4.0], "b": [2.0, 2.0, 2.0]})
     frame.to_csv(tmp_path / "s.csv", index=False)

@@ -134,6 +134,4 @@ def network_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     return rows
 
 
-NETWORKS_STUDY = stored.Study(
-    "gradient_matching_networks", "05", network_trial, fixed_trials.seeds("reporting", pairs=1)
-)
+NETWORKS_STUDY = stored.Study("gradient_matching_networks", "05", network_trial, FIRST)

@@ -34,16 +34,20 @@ from course_utils.cases.matrix import (
 )
 
 
+def with_drops(rows: trials.Rows) -> trials.Rows:
+    """Label flips achieve the relative drop from the same victim's accuracy on clean data."""
+    clean = {row["defense"]: row["accuracy"] for row in rows if row["knowledge"] == NOBODY}
+    drop = statistics.relative_accuracy_drop
+    return [{**row, "achieved": drop(clean[row["defense"]], row["accuracy"])} for row in rows]
+
+
 def flips_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """Worst flips of 300 of 3,000 labels, from one surrogate; achieved: the relative drop."""
     case, told = label_flips.worst_case(seed, setting), setting.scaled(30)  # a tenth of each class
     victims = every_victim(case, setting, told)
     rows = cells_of(case, {NOBODY: None, WITHOUT: case.oblivious}, victims)
     rows += cells_of(case, {WITH: case.craft}, defended(setting))
-    clean = {row["defense"]: row["accuracy"] for row in rows if row["knowledge"] == NOBODY}
-    drop = statistics.relative_accuracy_drop
-    drops = [drop(clean[row["defense"]], row["accuracy"]) for row in rows]
-    return [{**row, "achieved": lost} for row, lost in zip(rows, drops, strict=True)]
+    return with_drops(rows)
 
 
 def bullseye_trial(seed: int, setting: settings.Setting = settings.MLP) -> trials.Rows:
@@ -129,10 +133,7 @@ def flips_curve(seed: int, setting: settings.Setting) -> trials.Rows:
     """The curve under worst flips; what they achieve is the relative drop."""
     case = label_flips.worst_case(seed, setting)
     rows = curve_row(case, setting, curve_of(case, setting), NEAR_THE_DEFENSES)
-    clean = {row["defense"]: row["accuracy"] for row in rows if row["knowledge"] == NOBODY}
-    drop = statistics.relative_accuracy_drop
-    drops = [drop(clean[row["defense"]], row["accuracy"]) for row in rows]
-    return [{**row, "achieved": lost} for row, lost in zip(rows, drops, strict=True)]
+    return with_drops(rows)
 
 
 def bullseye_curve(seed: int, setting: settings.Setting) -> trials.Rows:
