@@ -3,7 +3,7 @@
 Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run make notebooks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from course_utils import fixed_trials, settings, statistics, stored, trials
@@ -208,3 +208,41 @@ def fixed_trial(seed: int, setting: settings.Setting) -> trials.Rows:
 
 
 FIXED = stored.Study("matching_fixed", "16", fixed_trial, fixed_trials.seeds("reporting"))
+
+
+SLOW = ("plain, learning rate 0.008", "plain, learning rate 0.004")
+
+
+def convnet_row(case: trials.Case, setting: settings.Setting, priced: bool = False) -> trials.Rows:
+    """A row of the matrix with three plain victims that learn less; filters told of 30 poisons.
+
+    priced: whether all train on clean data as well.
+    """
+    less = controls.learns_less(setting)
+    victims = every_victim(case, setting, setting.scaled(30)) | {name: less[name] for name in SLOW}
+    clean = victims if priced else {PLAIN_VICTIM: case.plain}
+    rows = cells_of(case, {NOBODY: None}, clean)
+    return rows + cells_of(case, {WITHOUT: case.oblivious}, victims)
+
+
+def badnets_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
+    """BadNets; all victims train on clean data too, which the clean-label patch shares."""
+    return convnet_row(backdoors.badnets_case(seed, setting), setting, priced=True)
+
+
+def patch_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
+    """The clean-label patch."""
+    return convnet_row(backdoors.clean_label_case(seed, setting), setting)
+
+
+def on_convnet(name: str, trial: stored.Trial, seeds: Sequence[int]) -> stored.Study:
+    """A study of the second network."""
+    return stored.Study(f"{name}_convnet", "16", trial, seeds, settings.CONVNET)
+
+
+BADNETS_CONVNET = on_convnet("badnets_matrix", badnets_convnet, BENCHMARK.seeds[:26])
+PATCH_CONVNET = on_convnet("clean_label_matrix", patch_convnet, BENCHMARK.seeds[:26])
+NETWORKS = {  # the studies of an attack on the MLP and on the LeNet
+    "BadNets": (BENCHMARK, BADNETS_CONVNET),
+    "clean-label patch": (PATCH, PATCH_CONVNET),
+}
