@@ -18,8 +18,15 @@ from tools.results import studies
 
 ALL = [*studies(), *map(benchmark, STORED)]
 STUDIES = [pytest.param(study, id=study.name) for study in ALL]
-# Studies whose trial took less than five processor seconds when it was last measured.
-QUICK = ()
+# One study of each lesson whose trial took less than five processor seconds when last measured.
+QUICK = (
+    "first_backdoor",
+    "label_flips_paper",
+    "collision_far",
+    "mixing_transfer",
+    "certified_accuracy",
+    "retrieval_poisoning",
+)
 
 
 def test_every_file_of_results_belongs_to_a_study():
@@ -72,13 +79,16 @@ def as_stored(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(text)).drop(columns="seconds", errors="ignore")
 
 
-@pytest.mark.parametrize("study", [study for study in ALL if study.name in QUICK])
-def test_the_first_trial_comes_out_as_it_was_stored(study):
+@pytest.mark.parametrize("name", QUICK)
+def test_the_first_trial_comes_out_as_it_was_stored(name):
     """Another processor rounds differently, and training carries this far: an accuracy moves by a
-    few points, a yes/no by its whole self. So accuracies are compared, and not success."""
+    few points, a yes/no by its whole self. So shares are compared in the mean, and not success."""
+    (study,) = (study for study in ALL if study.name == name)
     ((key, run),) = list(study.units.items())[:1]
     again = as_stored(pd.DataFrame(one_trial(run, key, study.columns)))
     stored = load_study(study)
     stored = stored[stored.trial == study.seeds[0]]
-    for name in (name for name in again if "accuracy" in name):
-        assert (again[name] - stored[name]).abs().mean() <= 0.1, name
+    shares = [name for name in again.select_dtypes("float") if again[name].between(0, 1).all()]
+    assert shares, "nothing to compare"
+    for name in shares:
+        assert abs(again[name].mean() - stored[name].mean()) <= 0.1, name

@@ -37,9 +37,12 @@ MAX_BYTES = 1_000_000
 MAX_LINES = 25
 CHECK_WITHIN = 4
 MAX_IMPORTS = 8
+MAX_WORDS = 4500
+MAX_NAMES = 30  # imported from the course, without the checks and `setup`
 SPARE = 10  # minutes that a lesson may claim beyond what it needs
 LONG = 75  # minutes from which on a lesson says what a first reading may skip
 FIRST_READING = "**On a first reading**"
+STUDIES = re.compile(r"lesson_\d\d")
 ABSOLUTE = re.compile(r"(?<![\w:/.])(/(home|Users|root|work|tmp)\b|[A-Z]:\\)")
 
 
@@ -195,11 +198,17 @@ def opening(nb: NotebookNode) -> Iterator[str]:
 
 def imports_only(cell: NotebookNode) -> bool:
     """Whether a code cell holds nothing but imports."""
+    tree = parsed(cell)
+    imports = ast.Import | ast.ImportFrom
+    return tree is not None and all(isinstance(node, imports) for node in tree.body)
+
+
+def parsed(cell: NotebookNode) -> ast.Module | None:
+    """The syntax tree of a code cell; None if it is not Python."""
     try:
-        body = ast.parse(cell.source).body
+        return ast.parse(cell.source)
     except SyntaxError:
-        return False
-    return all(isinstance(node, ast.Import | ast.ImportFrom) for node in body)
+        return None
 
 
 def tasks(nb: NotebookNode) -> Iterator[str]:
@@ -253,6 +262,33 @@ def minutes(nb: NotebookNode) -> Iterator[str]:
         )
 
 
+def length(nb: NotebookNode) -> Iterator[str]:
+    """Not more words than a reader can take, nor more names than they can keep apart."""
+    words = len(prose(nb).split())
+    if words > MAX_WORDS:
+        yield f"{words:,} words; at most {MAX_WORDS:,}: cut what a first reader does not need"
+    names = names_of_the_course(nb)
+    if len(names) > MAX_NAMES:
+        yield f"{len(names)} names of the course; at most {MAX_NAMES}: {', '.join(sorted(names))}"
+
+
+def names_of_the_course(nb: NotebookNode) -> set[str]:
+    """The names that a lesson imports from `course_utils`; of a study each name that it uses."""
+    nodes = [node for cell in code_cells(nb) if (tree := parsed(cell)) for node in ast.walk(tree)]
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("course_utils"):
+            found |= {name.name for name in node.names if not has_no_weight(node.module, name.name)}
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found |= {f"{node.value.id}.{node.attr}"} if STUDIES.match(node.value.id) else set()
+    return {name for name in found if not STUDIES.fullmatch(name)}
+
+
+def has_no_weight(module: str, name: str) -> bool:
+    """Whether every lesson has this name: the setup and the checks."""
+    return name == "setup" or name == "checks" or module.endswith("checks")
+
+
 def generated(nb: NotebookNode, name: str, address: str) -> Iterator[str]:
     """Badges and setup cell as the tool writes them."""
     before = generated_text(nb)
@@ -290,6 +326,7 @@ RULES: tuple[Callable[[NotebookNode], Iterator[str]], ...] = (
     tasks,
     questions,
     minutes,
+    length,
 )
 
 
