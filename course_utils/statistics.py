@@ -273,11 +273,8 @@ def on_networks(networks: Mapping[str, pd.DataFrame], defenses: Sequence[str]) -
             met = [name for name in defended(rows, attacker) if name in defenses]
             if met:
                 found = against_controls(rows, met, attacker)
-                for name, column in (
-                    ("accuracy", found["accuracy"].round(3)),
-                    ("control", found["control"]),
-                ):
-                    parts.setdefault((network, name), column)
+                parts.setdefault((network, "accuracy"), found["accuracy"].round(3))
+                parts.setdefault((network, "control"), found["control"])
                 lost = found["lost"].astype(str) + " / " + found["control_lost"].astype(str)
                 parts[network, attacker] = lost + " " + found["verdict"]
     return pd.DataFrame(parts).reindex(defenses).fillna("–")
