@@ -38,7 +38,7 @@ MAX_LINES = 25
 CHECK_WITHIN = 4
 MAX_IMPORTS = 8
 MAX_WORDS = 4500
-MAX_NAMES = 30  # imported from the course, without the checks and `setup`
+MAX_NAMES = 30  # imported from the course
 SPARE = 10  # minutes that a lesson may claim beyond what it needs
 LONG = 75  # minutes from which on a lesson says what a first reading may skip
 FIRST_READING = "**On a first reading**"
@@ -278,15 +278,10 @@ def names_of_the_course(nb: NotebookNode) -> set[str]:
     found = set()
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("course_utils"):
-            found |= {name.name for name in node.names if not has_no_weight(node.module, name.name)}
+            found |= {name.name for name in node.names}
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             found |= {f"{node.value.id}.{node.attr}"} if STUDIES.match(node.value.id) else set()
     return {name for name in found if not STUDIES.fullmatch(name)}
-
-
-def has_no_weight(module: str, name: str) -> bool:
-    """Whether every lesson has this name: the setup and the checks."""
-    return name == "setup" or name == "checks" or module.endswith("checks")
 
 
 def generated(nb: NotebookNode, name: str, address: str) -> Iterator[str]:

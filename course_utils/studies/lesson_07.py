@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from course_utils import stored
 from course_utils.attacks.label_consistent import label_consistent
 from course_utils.attacks.patch_backdoors import badnets
 from course_utils.attacks.triggers import bernoulli_patch, blended_pattern, solid_patch
@@ -21,7 +22,6 @@ from course_utils.cases.backdoors import (
 from course_utils.defenses.pgd_training import pgd_training
 from course_utils.models import Classifier
 from course_utils.settings import MLP, Setting
-from course_utils.stored import Study
 from course_utils.threat import Backdoor, Poison, ThreatModel
 from course_utils.training import train
 from course_utils.trials import Case, Victim, columns, compare
@@ -50,7 +50,7 @@ def dose_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     return rows
 
 
-DOSES = Study("badnets_doses", "07", dose_trial, range(20))
+DOSES = stored.Study("badnets_doses", "07", dose_trial, range(20))
 
 
 SHORT = replace(MLP.recipe, epochs=10)
@@ -63,7 +63,7 @@ def headline_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     return columns(found, "accuracy", "asr", "seconds", condition="attacker", defense="victim")
 
 
-HEADLINE = Study("badnets", "07", headline_trial, range(40))
+HEADLINE = stored.Study("badnets", "07", headline_trial, range(40))
 
 
 def variant_trial(seed: int, setting: Setting = MLP) -> list[dict]:
@@ -96,7 +96,7 @@ def one_to_one(case: Case) -> list[dict]:
     return [{"trigger": "one-to-one", **row} for row in rows]
 
 
-VARIANTS = Study("badnets_variants", "07", variant_trial, range(20))
+VARIANTS = stored.Study("badnets_variants", "07", variant_trial, range(20))
 
 
 def augmentation_trial(seed: int, setting: Setting = MLP) -> list[dict]:
@@ -109,7 +109,7 @@ def augmentation_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     return rows
 
 
-AUGMENTATION = Study("badnets_augmentation", "07", augmentation_trial, range(20))
+AUGMENTATION = stored.Study("badnets_augmentation", "07", augmentation_trial, range(20))
 
 
 def train_surrogates(case: Case, setting: Setting = MLP) -> dict[str, Classifier]:
@@ -162,4 +162,4 @@ def clean_label_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     ]
 
 
-CLEAN_LABEL = Study("clean_label_backdoors", "07", clean_label_trial, range(40))
+CLEAN_LABEL = stored.Study("clean_label_backdoors", "07", clean_label_trial, range(40))
