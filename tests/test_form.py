@@ -116,11 +116,11 @@ BROKEN = {
     "long cell": (edit(5, "\n".join(["1"] * 26)), "cell 6 has 26 lines; at most 25"),
     "too many words": (edit(6, "word " * 4500), "words; at most 4,500"),
     "too many names": (
-        edit(5, f"from course_utils.data import {', '.join(f'name_{k}' for k in range(31))}"),
+        edit(5, f"from course_utils.data import {', '.join(f'name_{k}' for k in range(30))}"),
         "31 names of the course; at most 30: name_0, name_1, name_10",
     ),
     "too many names of studies": (
-        edit(5, f"print({', '.join(f'lesson_05.NAME_{k}' for k in range(31))})"),
+        edit(5, f"print({', '.join(f'lesson_05.NAME_{k}' for k in range(30))})"),
         "31 names of the course; at most 30",
     ),
     "line magic": (edit(5, "%matplotlib inline"), "cell 6 is not plain Python"),
