@@ -80,20 +80,6 @@ def bound_of(threat: ThreatModel) -> float:
     return threat.epsilon
 
 
-def check_search(epsilon: float, steps: int) -> None:
-    """Raise ThreatModelError unless PGD has room and takes a step."""
-    if not 0 < epsilon <= 1 or steps < 1:
-        raise ThreatModelError(
-            f"epsilon is {epsilon} and steps {steps}: expected epsilon in (0, 1], 1 step or more."
-        )
-
-
-def check_patch(side: int) -> None:
-    """Raise ThreatModelError unless the side of a patch is a positive whole number."""
-    if not isinstance(side, Integral) or side < 1:
-        raise ThreatModelError(f"The side of the patch is {side}, expected 1 pixel or more.")
-
-
 def check_room(side: int, images: Tensor) -> None:
     """Raise ThreatModelError unless a patch fits into images, one pixel from their edges."""
     height, width = images.shape[-2:]
@@ -108,12 +94,6 @@ def check_corner(corner: str, known: Sequence[str]) -> None:
     """Raise ThreatModelError unless this is one of the corners, or "random"."""
     if corner not in (*known, "random"):
         raise ThreatModelError(f"Unknown corner {corner!r}: use {', '.join(known)} or random.")
-
-
-def check_level(name: str, value: float) -> None:
-    """Raise ThreatModelError unless a grey level or a strength lies in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise ThreatModelError(f"The {name} is {value}, expected a value in [0, 1].")
 
 
 def check_loss(loss: float) -> None:
@@ -377,7 +357,7 @@ def check_some_images(data: Data, what: str = "clean image") -> None:
 def check_fraction(what: str, share: float) -> None:
     """Raise ValueError unless this is a number in [0, 1]."""
     if not 0 <= share <= 1:
-        raise ValueError(f"{what} is {share}, expected a share between 0 and 1.")
+        raise ValueError(f"{what} is {share}, expected a value in [0, 1].")
 
 
 def check_hidden(model: Classifier) -> None:

@@ -209,10 +209,11 @@ def against_controls(
     """Each defense against its control, under the same kind of attacker: a row for each defense.
 
     rows: of `compare`, with the columns trial, attacker, victim, accuracy and `measure`. Clean
-    victims stand under the attacker "clean". Every victim whose name begins with "plain" may be a
-    control (`nearest_control`). attacker: "oblivious" or "knowing". Who expects the plain victim
-    knows it, so "plain" itself meets the oblivious attacker in both. measure: what the attack
-    achieved in each trial, yes/no or a share. same: see `verdicts`.
+    victims stand under the attacker "clean", in all of the trials or in a part. Every victim whose
+    name begins with "plain" may be a control (`nearest_control`). attacker: "oblivious" or
+    "knowing". Who expects the plain victim knows it, so "plain" itself meets the oblivious attacker
+    in both. measure: what the attack achieved in each trial, yes/no or a share. same: see
+    `verdicts`.
 
     Columns: accuracy (clean), lost (trials in which the target fell; of shares the mean), control,
     control_lost, estimate, low and high of the paired difference, p (after Holm, over these
@@ -222,11 +223,12 @@ def against_controls(
     _require(rows, "trial", "attacker", "victim", "accuracy", measure)
     clean = rows[rows["attacker"] == "clean"]
     undefended = [name for name in clean["victim"].unique() if _undefended(name)]
+    everywhere = set(rows.loc[rows["attacker"] != "clean", "trial"])
 
     def fell(name: str) -> pd.Series:
         met = "oblivious" if name == "plain" else attacker
         its = rows[(rows["victim"] == name) & (rows["attacker"] == met)].set_index("trial")
-        if set(its.index) != set(clean["trial"]):
+        if set(its.index) != everywhere:
             raise ValueError(f"{name!r} did not meet the attacker {met!r} on every trial.")
         return its[measure].sort_index()
 
@@ -255,6 +257,27 @@ def defended(rows: pd.DataFrame, attacker: str) -> list[str]:
 
 def _undefended(victim: str) -> bool:
     return victim.startswith("plain")
+
+
+def on_networks(networks: Mapping[str, pd.DataFrame], defenses: Sequence[str]) -> pd.DataFrame:
+    """Each defense against its control on several networks: a row for each defense.
+
+    networks: the rows of each, as for `against_controls`. Columns for each network: accuracy
+    (clean), control, and for each attacker the trials that the defense lost, those that its control
+    lost, and the verdict, as in "5 / 32 lower". Holm's correction is over these defenses, for one
+    network and attacker. A dash where a defense did not meet this attacker on this network.
+    """
+    parts = {}
+    for network, rows in networks.items():
+        for attacker in ("oblivious", "knowing"):
+            met = [name for name in defended(rows, attacker) if name in defenses]
+            if met:
+                found = against_controls(rows, met, attacker)
+                parts.setdefault((network, "accuracy"), found["accuracy"].round(3))
+                parts.setdefault((network, "control"), found["control"])
+                lost = found["lost"].astype(str) + " / " + found["control_lost"].astype(str)
+                parts[network, attacker] = lost + " " + found["verdict"]
+    return pd.DataFrame(parts).reindex(defenses).fillna("–")
 
 
 def summary(frame: pd.DataFrame, measure: str, by: Sequence[str] = ("condition",)) -> pd.DataFrame:

@@ -5,10 +5,11 @@ import pytest
 from PIL import Image
 
 from course_utils.stored import load_study
-from course_utils.studies import lesson_16
 from tools import headline
 from tools.lessons import ROOT
 
+# A setting that lesson 14 asks about; nobody proposes it.
+BOUND = "cheap poisoning training 32/255"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -30,16 +31,20 @@ def test_the_picture_is_small_and_described():
 
 
 def test_every_defense_of_the_study_is_in_the_picture_under_every_attacker_it_met(table):
-    rows = load_study(lesson_16.FIXED)
-    defended = rows[~rows["victim"].str.startswith("plain") & (rows["attacker"] != "clean")]
-    met = set(defended[["victim", "attacker"]].itertuples(index=False, name=None))
-    drawn = table[["victim", "attacker"]].itertuples(index=False, name=None)
-    assert set(drawn) == met | {(headline.PLAIN, "oblivious")}
+    for network, study in headline.NETWORKS.items():
+        rows = load_study(study)
+        defended = rows[~rows["victim"].str.startswith("plain") & (rows["attacker"] != "clean")]
+        met = set(defended[["victim", "attacker"]].itertuples(index=False, name=None))
+        met.discard((BOUND, "oblivious"))
+        part = table.loc[table["network"] == network, ["victim", "attacker"]]
+        drawn = part.itertuples(index=False, name=None)
+        assert set(drawn) == met | {(headline.PLAIN, "oblivious")}
 
 
 def test_the_numbers_are_those_of_the_rows(table):
-    rows = load_study(lesson_16.FIXED)
+    studies = {network: load_study(study) for network, study in headline.NETWORKS.items()}
     for row in table[table["victim"] != headline.PLAIN].to_dict("records"):
+        rows = studies[row["network"]]
         its = rows[rows["victim"] == row["victim"]].set_index("attacker")
         assert row["lost"] == its.loc[row["attacker"], "success"].sum()
         assert row["accuracy"] == pytest.approx(its.loc["clean", "accuracy"].mean())

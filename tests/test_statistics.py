@@ -17,6 +17,7 @@ from course_utils.statistics import (
     holm,
     mcnemar,
     nearest_control,
+    on_networks,
     paired,
     paired_difference,
     summary,
@@ -673,6 +674,27 @@ def test_all_defenses_that_met_an_attacker_are_found_and_no_control():
     knowing = rows[~((rows.attacker == "knowing") & (rows.victim == "cloak"))]
     assert defended(knowing, "oblivious") == ["shield", "cloak"]
     assert defended(knowing, "knowing") == ["shield"] and defended(knowing, "adaptive") == []
+
+
+def test_networks_stand_side_by_side_with_a_dash_where_nothing_was_tried():
+    rows = attacked_rows()
+    partly = rows[~((rows.attacker == "knowing") & (rows.victim == "cloak"))]
+    table = on_networks({"first": rows, "second": partly}, ["cloak", "shield"])
+    assert table.index.tolist() == ["cloak", "shield"]
+    assert table["first", "accuracy"].tolist() == [0.829, 0.801]
+    assert table["first", "control"].tolist() == ["plain", "plain, slow"]
+    assert table["first", "oblivious"].tolist() == ["12 / 12 undecided", "1 / 10 lower"]
+    assert table["first", "knowing"].tolist() == ["2 / 12 lower", "11 / 12 undecided"]
+    alone = against_controls(partly, ["shield"], "knowing").loc["shield", "verdict"]
+    assert table["second", "knowing"].tolist() == ["–", f"11 / 12 {alone}"]
+
+
+def test_clean_victims_of_a_part_of_the_trials_are_enough_to_choose_a_control():
+    rows = attacked_rows()
+    half = rows[(rows.attacker != "clean") | (rows.trial < 6)]
+    whole, part = (against_controls(frame, ["shield"], "oblivious") for frame in (rows, half))
+    same = ["lost", "control", "control_lost", "estimate", "verdict"]
+    assert part.loc["shield", same].tolist() == whole.loc["shield", same].tolist()
 
 
 def test_a_verdict_needs_every_trial_and_an_attacker_that_was_met():

@@ -103,9 +103,7 @@ def hidden_trigger(
     Source: Saha, Subramanya and Pirsiavash (arXiv 1910.00033), algorithm 1.
     """
     patched = patched_sources(surrogates, data, goal, threat)
-    rows = crafting.candidates(data, goal.target_class, threat.budget)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    rows = rows[order.to(rows.device)[: threat.budget]]
+    rows = crafting.random_bases(data, goal.target_class, threat.budget, seed)
     base = data.x[rows]
     lowered = collide(surrogates, patched, base, spare, seed)
     images, _ = crafting.signed_adam(lowered, base, base, threat.epsilon, steps=steps, lr=lr)

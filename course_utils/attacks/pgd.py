@@ -34,7 +34,8 @@ def pgd(
 
     labels: the true classes (N,). generator: on the device of the images. Source: arXiv 1706.06083.
     """
-    guards.check_search(epsilon, steps)
+    guards.check_epsilon(epsilon)
+    guards.check_whole("The number of steps", steps)
     noise = torch.rand(images.shape, generator=generator, device=images.device)
     moved = crafting.project(images + epsilon * (2 * noise - 1), images, epsilon)
     for _ in range(steps):

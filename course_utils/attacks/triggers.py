@@ -55,14 +55,14 @@ def solid_patch(
     side: int, value: float = 1.0, corner: str = "bottom right", seed: int = 0
 ) -> Trigger:
     """A square of one grey level; 1 is white."""
-    guards.check_patch(side)
-    guards.check_level("grey level of the patch", value)
+    guards.check_whole("The side of the patch", side)
+    guards.check_fraction("The grey level of the patch", value)
     return partial(paste, patch=torch.full((side, side), float(value)), corner=corner, seed=seed)
 
 
 def bernoulli_patch(side: int, seed: int, corner: str = "bottom right") -> Trigger:
     """A square whose pixels are black or white, one coin flip each."""
-    guards.check_patch(side)
+    guards.check_whole("The side of the patch", side)
     generator = torch.Generator().manual_seed(seed)
     patch = torch.randint(2, (side, side), generator=generator).float()
     return partial(paste, patch=patch, corner=corner, seed=seed)
@@ -77,5 +77,5 @@ def blend(images: Tensor, strength: float, seed: int) -> Tensor:
 
 def blended_pattern(strength: float, seed: int) -> Trigger:
     """A random image over the whole of each image; strength 0.1 shows a tenth of it."""
-    guards.check_level("strength of the pattern", strength)
+    guards.check_fraction("The strength of the pattern", strength)
     return partial(blend, strength=strength, seed=seed)

@@ -123,7 +123,6 @@ def matching(
     budget: int = 150,
     epsilon: float = EPSILON,
     *,
-    near: bool = True,
     goal: Targeted | None = None,
     scene: Scene | None = None,
     known: Known = surrogates,
@@ -135,7 +134,7 @@ def matching(
     expects this victim. objective: what this attacker lowers on them.
     """
     scene = scene or draw_scene(seed, setting=setting)
-    goal = goal or draw_goal(scene.adults, scene.test, seed, near)
+    goal = goal or draw_goal(scene.adults, scene.test, seed)
     base = best_bases(scene, goal, budget)
     craft_against = attacker(scene, goal, base, epsilon, known, objective)
     given = (scene.data, goal, scene.test, scene.model, setting.recipe, seed)

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from course_utils import trials
+from course_utils import fixed_trials, trials
 from course_utils.attacks import crafting, gradient_matching
 from course_utils.cases import backdoors, from_scratch, robust, transfer
 from course_utils.cases.poisoning import CHEAP, cheap, cheaply, collision_training, full, heads
@@ -31,7 +31,7 @@ from course_utils.defenses.adversarial_poisoning import (
 from course_utils.defenses.gradient_shaping import batch_shaping
 from course_utils.defenses.noise_training import sign_noise
 from course_utils.models import Classifier
-from course_utils.settings import Setting
+from course_utils.settings import CONVNET, Setting
 from course_utils.stored import Study
 
 
@@ -122,6 +122,23 @@ def ablation_trial(seed: int, setting: Setting) -> list[dict]:
 
 
 ABLATION = Study("poisoning_training_ablation", "14", ablation_trial, range(20))
+
+
+NOISE = "noise instead"
+
+
+def noise_trial(seed: int, setting: Setting) -> trials.Rows:
+    """Gradient matching on a fixed target: the cheap variant, and noise in place of its attack."""
+    scene = from_scratch.draw_scene(seed, setting=setting)
+    goal = fixed_trials.fixed_target(seed, scene.test)
+    case = from_scratch.matching(seed, setting, goal=goal, scene=scene)
+    inside = {NOISE: noise_instead(96 / 255), CHEAP: cheap(96 / 255)}
+    victims = {name: trials.Victim(defense, setting.recipe) for name, defense in inside.items()}
+    return trials.compare(case, {"oblivious": case.oblivious}, victims)
+
+
+FIRST = fixed_trials.seeds("reporting", pairs=1)
+NOISE_CONVNET = Study("poisoning_noise_convnet", "14", noise_trial, FIRST, CONVNET)
 
 
 SAME_PLACES = patch_simulation((1 / 7, 1 / 7), corners=True)  # 4 by 4 pixels, as the trigger

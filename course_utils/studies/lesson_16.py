@@ -3,7 +3,7 @@
 Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run make notebooks.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from course_utils import fixed_trials, settings, statistics, stored, trials
@@ -14,6 +14,7 @@ from course_utils.cases import (
     hidden_triggers,
     knowing,
     label_flips,
+    poisoning,
     transfer,
     unrolled,
 )
@@ -190,43 +191,82 @@ CURVES = stored.Benchmark(
 )
 
 
-UNKNOWN = (PLAIN_VICTIM, CLUSTERING, POISONING)  # no attacker of the course knows more of these
+WEAK = "cheap poisoning training 32/255"  # as strong as the attack
+UNKNOWN = (PLAIN_VICTIM, CLUSTERING, POISONING, WEAK)  # nobody knows more of these
 UNFILTERED = {"poisons removed": 0, "clean removed": 0}
 
 
-def fixed_trial(seed: int, setting: settings.Setting) -> trials.Rows:
-    """Gradient matching on a fixed target: every victim, clean, and under both attackers."""
+def facing(
+    seed: int, setting: settings.Setting, faced: Callable, priced: bool = True
+) -> trials.Rows:
+    """Gradient matching on a fixed target: these victims under both attackers.
+
+    priced: whether they train on clean data as well.
+    """
     scene = from_scratch.draw_scene(seed, setting=setting)
     goal = fixed_trials.fixed_target(seed, scene.test)
     case = knowing.matching(seed, setting, goal, scene)
-    victims = all_victims(case, setting)
+    victims, oblivious = faced(case, setting), {"oblivious": case.oblivious}
     rows = trials.compare(case, {"noise": case.noise})
-    rows += trials.compare(case, {"clean": None, "oblivious": case.oblivious}, victims)
+    rows += trials.compare(case, {"clean": None} | oblivious if priced else oblivious, victims)
     known = {name: victim for name, victim in victims.items() if name not in UNKNOWN}
     rows += trials.compare(case, {"knowing": case.craft}, known)
     return [UNFILTERED | row for row in rows]
 
 
+def fixed_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+    """Gradient matching on a fixed target: every victim, clean, and under both attackers."""
+    return facing(seed, setting, all_victims)
+
+
 FIXED = stored.Study("matching_fixed", "16", fixed_trial, fixed_trials.seeds("reporting"))
+
+
+LEFT_OUT = ("clipping", "Mixup", "Cutout", "MaxUp", CLUSTERING, SPECTRAL, "PGD training 32/255")
+
+
+def fewer_victims(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
+    """The defenses of the matrix but one, three that learn less, and one with the attack's bound.
+
+    Victims of a convolutional network take two to three times as long.
+    """
+    found = all_victims(case, setting)
+    left_out = [name for name in found if name in LEFT_OUT or name.endswith("epochs")]
+    kept = {name: victim for name, victim in found.items() if name not in left_out}
+    return kept | {WEAK: trials.Victim(poisoning.cheap(32 / 255), setting.recipe)}
+
+
+FIRST = fixed_trials.seeds("reporting", pairs=1)
+
+
+def convnet_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+    """Gradient matching on a fixed target; clean victims in the first trial of each pair."""
+    return facing(seed, setting, fewer_victims, priced=seed in FIRST)
 
 
 SLOW = ("plain, learning rate 0.008", "plain, learning rate 0.004")
 
 
-def convnet_row(case: trials.Case, setting: settings.Setting, priced: bool = False) -> trials.Rows:
+def convnet_row(
+    case: trials.Case,
+    setting: settings.Setting,
+    priced: bool = False,
+    known: dict[str, trials.Victim] | None = None,
+) -> trials.Rows:
     """A row of the matrix with three plain victims that learn less; filters told of 30 poisons.
 
-    priced: whether all train on clean data as well.
+    priced: whether all train on clean data as well. known: whom an attacker knows.
     """
     less = controls.learns_less(setting)
     victims = every_victim(case, setting, setting.scaled(30)) | {name: less[name] for name in SLOW}
     clean = victims if priced else {PLAIN_VICTIM: case.plain}
     rows = cells_of(case, {NOBODY: None}, clean)
-    return rows + cells_of(case, {WITHOUT: case.oblivious}, victims)
+    rows += cells_of(case, {WITHOUT: case.oblivious}, victims)
+    return rows + cells_of(case, {WITH: case.craft}, known or {})
 
 
 def badnets_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
-    """BadNets; all victims train on clean data too, which the clean-label patch shares."""
+    """BadNets; all victims train on clean data too, which the other backdoors share."""
     return convnet_row(backdoors.badnets_case(seed, setting), setting, priced=True)
 
 
@@ -235,14 +275,26 @@ def patch_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
     return convnet_row(backdoors.clean_label_case(seed, setting), setting)
 
 
+def sleeper_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
+    """Sleeper Agent, by both attackers."""
+    less, case = controls.learns_less(setting), hidden_triggers.sleeper_case(seed, setting)
+    known = defended(setting) | {name: less[name] for name in NEAR_THE_DEFENSES}
+    return convnet_row(case, setting, known=known)
+
+
 def on_convnet(name: str, trial: stored.Trial, seeds: Sequence[int]) -> stored.Study:
     """A study of the second network."""
     return stored.Study(f"{name}_convnet", "16", trial, seeds, settings.CONVNET)
 
 
+LATER = [seed for seed in FIXED.seeds if seed not in FIRST]
+FIXED_CONVNET = on_convnet("matching_fixed", convnet_trial, [*FIRST, *LATER])
 BADNETS_CONVNET = on_convnet("badnets_matrix", badnets_convnet, BENCHMARK.seeds[:26])
 PATCH_CONVNET = on_convnet("clean_label_matrix", patch_convnet, BENCHMARK.seeds[:26])
+SLEEPER_CONVNET = on_convnet("sleeper_matrix", sleeper_convnet, BENCHMARK.seeds[:26])
 NETWORKS = {  # the studies of an attack on the MLP and on the LeNet
+    "gradient matching": (FIXED, FIXED_CONVNET),
     "BadNets": (BENCHMARK, BADNETS_CONVNET),
     "clean-label patch": (PATCH, PATCH_CONVNET),
+    "Sleeper Agent": (BENCHMARK, SLEEPER_CONVNET),
 }
