@@ -35,9 +35,9 @@ milliseconds:
     poisoning training              138                179                       -
 
 So a trial of SCALE=paper took 130 seconds: 8 to 14 for a plain victim, 26 to 37 for surrogate and
-crafting, 30 to 40 for cheap poisoning training, 40 to 42 for PGD training. On a GPU of its own, five
-trials side by side (under NVIDIA's MPS) took 470 seconds together, 95 each: one trial nearly fills
-the GPU. The steps are neither compiled nor captured, and we did not try it.
+crafting, 30 to 40 for cheap poisoning training, 40 to 42 for PGD training. On a GPU of its own,
+five trials side by side (under NVIDIA's MPS) took 470 seconds together, 95 each: one trial nearly
+fills the GPU. The steps are neither compiled nor captured, and we did not try it.
 """
 
 import time

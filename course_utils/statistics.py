@@ -217,19 +217,25 @@ def against_controls(
 
     Columns: accuracy (clean), lost (trials in which the target fell; of shares the mean), control,
     control_lost, estimate, low and high of the paired difference, p (after Holm, over these
-    defenses) and verdict. Raises ValueError where a victim did not meet this attacker on every
-    trial.
+    defenses) and verdict. Raises ValueError where a victim did not meet this attacker once on every
+    trial, or where a plain one has no clean victim of its name.
     """
     _require(rows, "trial", "attacker", "victim", "accuracy", measure)
     clean = rows[rows["attacker"] == "clean"]
     undefended = [name for name in clean["victim"].unique() if _undefended(name)]
     everywhere = set(rows.loc[rows["attacker"] != "clean", "trial"])
+    met = rows.loc[rows["attacker"] == attacker, "victim"].unique()
+    if unknown := {name for name in met if _undefended(name)} - set(undefended):
+        raise ValueError(
+            f"{', '.join(sorted(unknown))} met the attacker, but no clean victim has this name, so "
+            "it could not be a control: give both the same name, or leave it out."
+        )
 
     def fell(name: str) -> pd.Series:
         met = "oblivious" if name == "plain" else attacker
         its = rows[(rows["victim"] == name) & (rows["attacker"] == met)].set_index("trial")
-        if set(its.index) != everywhere:
-            raise ValueError(f"{name!r} did not meet the attacker {met!r} on every trial.")
+        if its.index.has_duplicates or set(its.index) != everywhere:
+            raise ValueError(f"{name!r} did not meet the attacker {met!r} once on every trial.")
         return its[measure].sort_index()
 
     chosen = {name: nearest_control(clean, name, undefended) for name in defenses}
@@ -263,18 +269,24 @@ def on_networks(networks: Mapping[str, pd.DataFrame], defenses: Sequence[str]) -
     """Each defense against its control on several networks: a row for each defense.
 
     networks: the rows of each, as for `against_controls`. Columns for each network: accuracy
-    (clean), control, and for each attacker the trials that the defense lost, those that its control
-    lost, and the verdict, as in "5 / 32 lower". Holm's correction is over these defenses, for one
-    network and attacker. A dash where a defense did not meet this attacker on this network.
+    (clean), the control with its accuracy, and for each attacker the trials that the defense lost,
+    those that its control lost, and the verdict, as in "5 / 32 lower". Holm's correction is over
+    these defenses, for one network and attacker. A dash where a defense did not meet this attacker
+    on this network. Raises ValueError for a defense that no network has.
     """
+    known = {name for rows in networks.values() for name in rows["victim"].unique()}
+    if missing := [name for name in defenses if name not in known]:
+        raise ValueError(f"No network has {', '.join(missing)}: give names of its victims.")
     parts = {}
     for network, rows in networks.items():
+        right = rows[rows["attacker"] == "clean"].groupby("victim")["accuracy"].mean()
         for attacker in ("oblivious", "knowing"):
             met = [name for name in defended(rows, attacker) if name in defenses]
             if met:
                 found = against_controls(rows, met, attacker)
                 parts.setdefault((network, "accuracy"), found["accuracy"].round(3))
-                parts.setdefault((network, "control"), found["control"])
+                control = found["control"].map(lambda name, its=right: f"{name} ({its[name]:.3f})")
+                parts.setdefault((network, "control"), control)
                 lost = found["lost"].astype(str) + " / " + found["control_lost"].astype(str)
                 parts[network, attacker] = lost + " " + found["verdict"]
     return pd.DataFrame(parts).reindex(defenses).fillna("–")

@@ -682,11 +682,13 @@ def test_networks_stand_side_by_side_with_a_dash_where_nothing_was_tried():
     table = on_networks({"first": rows, "second": partly}, ["cloak", "shield"])
     assert table.index.tolist() == ["cloak", "shield"]
     assert table["first", "accuracy"].tolist() == [0.829, 0.801]
-    assert table["first", "control"].tolist() == ["plain", "plain, slow"]
+    assert table["first", "control"].tolist() == ["plain (0.830)", "plain, slow (0.800)"]
     assert table["first", "oblivious"].tolist() == ["12 / 12 undecided", "1 / 10 lower"]
     assert table["first", "knowing"].tolist() == ["2 / 12 lower", "11 / 12 undecided"]
     alone = against_controls(partly, ["shield"], "knowing").loc["shield", "verdict"]
     assert table["second", "knowing"].tolist() == ["–", f"11 / 12 {alone}"]
+    with pytest.raises(ValueError, match="No network has cloke: give names"):
+        on_networks({"first": rows, "second": partly}, ["cloke", "shield"])
 
 
 def test_clean_victims_of_a_part_of_the_trials_are_enough_to_choose_a_control():
@@ -704,5 +706,12 @@ def test_a_verdict_needs_every_trial_and_an_attacker_that_was_met():
     gone = (rows.attacker == "oblivious") & (rows.victim == "plain, slow") & (rows.trial == 3)
     with pytest.raises(ValueError, match="'plain, slow' did not meet the attacker 'oblivious'"):
         against_controls(rows[~gone], ["shield"], "oblivious")
+    twice = pd.concat([rows, rows[rows.attacker == "oblivious"]])
+    with pytest.raises(ValueError, match="'shield' did not meet the attacker 'oblivious' once"):
+        against_controls(twice, ["shield"], "oblivious")
+    renamed = rows.replace({"victim": {"plain, slow": "plain, slower"}})
+    renamed = pd.concat([renamed[renamed.attacker == "clean"], rows[rows.attacker != "clean"]])
+    with pytest.raises(ValueError, match="plain, slow met the attacker, but no clean victim has"):
+        against_controls(renamed, ["shield"], "oblivious")
     with pytest.raises(ValueError, match="No column 'success'"):
         against_controls(rows.drop(columns="success"), ["shield"], "oblivious")
