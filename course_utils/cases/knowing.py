@@ -18,7 +18,6 @@ from course_utils.attacks.adaptive import (
     cosine_loss,
     hidden_alignment,
     loss_under,
-    noted,
     rewritten_alignment,
     slopes_of,
 )
@@ -26,7 +25,7 @@ from course_utils.attacks.gradient_matching import Gradient, Objective
 from course_utils.cases import from_scratch, mixing, poisoning, robust, shaping, transfer
 from course_utils.data import Data
 from course_utils.defense import Defense
-from course_utils.defenses import gradient_shaping
+from course_utils.defenses import gradient_shaping, per_example
 from course_utils.models import Classifier
 from course_utils.settings import MLP, Setting
 from course_utils.threat import Poison, Targeted
@@ -133,7 +132,8 @@ def ghost_alignment(clip: float) -> Objective:
     """
 
     def loss(model: Classifier, images: Tensor, labels: Tensor, wanted: Gradient) -> Tensor:
-        losses, seen = noted(model, images, labels, gradient_shaping.training_layers(model))
+        layers = gradient_shaping.training_layers(model)
+        losses, seen = per_example.record(model, images, labels, layers, graph=True)
         squares = [
             gradient_shaping.SQUARES[type(layer)](layer, given, slope)
             for (layer, given, _), slope in zip(seen, slopes_of(losses, seen), strict=True)
