@@ -1,6 +1,7 @@
 """What an attacker wants (a goal), may change (`ThreatModel`) and did change (`Poison`)."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Literal
@@ -166,6 +167,14 @@ def accuracy(model: nn.Module, data: Data) -> float:
     if len(data) == 0:
         raise ThreatModelError("The test data is empty: accuracy needs at least one image.")
     return (predict(model, data.x) == data.y).float().mean().item()
+
+
+def achieved(measured: Mapping[str, float | bool]) -> float:
+    """What the attacker achieved, of what a goal measures: success, or attack success rate.
+
+    NaN for an indiscriminate goal: its drop is against a victim of clean data.
+    """
+    return float(measured.get("asr", measured.get("success", math.nan)))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """course_utils.threat: what an attacker wants, may change and did change."""
 
+import math
 import re
 
 import pytest
@@ -18,6 +19,7 @@ from course_utils.threat import (
     ThreatModel,
     ThreatModelError,
     accuracy,
+    achieved,
 )
 
 CLASSES = ("ant", "bee", "cow")
@@ -131,6 +133,14 @@ def test_a_targeted_goal_succeeds_only_with_the_adversarial_class():
     assert goal.measure(Always(1), test) == {"accuracy": 0.25, "success": True}
     assert goal.measure(Always(2), test) == {"accuracy": 0.5, "success": False}
     assert goal.measure(Reads(), test) == {"accuracy": 1.0, "success": False}
+
+
+def test_what_is_achieved_is_a_number_for_each_kind_of_goal():
+    test = written([0, 1, 2, 2])
+    goals = Targeted(test.x[0], 0, 1), Backdoor(write_zero_on_class_one, 0, 1), Indiscriminate()
+    found = [achieved(goal.measure(Reads(), test)) for goal in goals]
+    assert found[:2] == [0.0, 1.0] and math.isnan(found[2])
+    assert all(type(one) is float for one in found)
 
 
 def test_a_target_of_the_adversarial_class_is_refused():

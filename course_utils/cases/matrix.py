@@ -57,16 +57,6 @@ def every_victim(
     return plain | filtered | defended(setting, case.scenario)
 
 
-def outcome(row: dict, goal: threat.Goal) -> float:
-    """What the attacker achieved: target success or attack success rate.
-
-    For an indiscriminate goal it stays open (NaN) until the victim of clean data is known.
-    """
-    if isinstance(goal, threat.Indiscriminate):
-        return math.nan
-    return float(row["success"] if isinstance(goal, threat.Targeted) else row["asr"])
-
-
 def alone(model: Classifier, case: trials.Case) -> float:
     """How often a victim errs in the attacker's favour where the attack has no part in it."""
     if isinstance(case.goal, threat.Indiscriminate):
@@ -85,7 +75,7 @@ def cells_of(case: trials.Case, attackers: dict, victims: dict[str, trials.Victi
 
     rows = []
     for row in trials.compare(case, attackers, victims, also=also):
-        found = {"accuracy": row["accuracy"], "achieved": outcome(row, case.goal)}
+        found = {"accuracy": row["accuracy"], "achieved": threat.achieved(row)}
         found |= {"by itself": row["by itself"], "seconds": row["seconds"]}
         rows.append({"knowledge": row["attacker"], "defense": row["victim"], **found})
     return rows

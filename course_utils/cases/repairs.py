@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from course_utils import guards, training
+from course_utils import guards, threat, training
 from course_utils.attacks.triggers import apply_trigger
 from course_utils.data import Data, balanced, load
 from course_utils.defense import PLAIN
@@ -58,8 +58,7 @@ def suspicion(case: Case, recall: float = 1.0) -> Suspicion:
 def measured(model: Classifier, case: Case) -> dict[str, float]:
     """Clean accuracy, and what the attacker achieves: success or attack success rate."""
     found = case.goal.measure(model, case.test)
-    achieved = found["asr"] if "asr" in found else found["success"]
-    return {"accuracy": found["accuracy"], "achieved": float(achieved)}
+    return {"accuracy": found["accuracy"], "achieved": threat.achieved(found)}
 
 
 def trusted_images(case: Case, n: int) -> Data:
