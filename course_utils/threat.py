@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Literal
 
@@ -109,6 +109,13 @@ class Backdoor:
         predicted = predict(model, triggered(self.trigger, test.x[attacked]))
         rate = (predicted == self.target_class).float().mean().item()
         return {"accuracy": accuracy(model, test), "asr": rate}
+
+    def by_itself(self, model: nn.Module, test: Data) -> float:
+        """The rate without the trigger: how often the same test images get the target class anyway.
+
+        Raises as `measure` does.
+        """
+        return replace(self, trigger=torch.clone).measure(model, test)["asr"]
 
 
 Goal = Indiscriminate | Targeted | Backdoor

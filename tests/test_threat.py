@@ -253,6 +253,15 @@ def test_a_backdoor_measures_accuracy_without_the_trigger():
     assert goal.measure(Reads(), test)["accuracy"] == 1
 
 
+@pytest.mark.parametrize(("source", "rate"), [(None, 2 / 6), (1, 1 / 2), (2, 1 / 4)])
+def test_the_rate_without_the_trigger_is_that_of_the_same_images(source, rate):
+    seen, labels = written([0, 1, 0, 0, 2, 2, 2]), torch.tensor([0, 1, 1, 2, 2, 2, 2])
+    test = Data(seen.x, labels, CLASSES)
+    goal = Backdoor(lambda x: torch.zeros_like(x), target_class=0, source_class=source)
+    assert goal.measure(Reads(), test)["asr"] == 1
+    assert goal.by_itself(Reads(), test) == pytest.approx(rate)
+
+
 def test_a_backdoor_from_a_class_to_itself_is_refused():
     with pytest.raises(ThreatModelError, match="both 2"):
         Backdoor(trigger=lambda x: x, target_class=2, source_class=2)
