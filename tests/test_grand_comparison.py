@@ -9,12 +9,11 @@ import torch
 
 from course_utils.attacks.patch_backdoors import badnets
 from course_utils.attacks.triggers import solid_patch
-from course_utils.cases import label_flips
+from course_utils.cases import label_flips, robust
 from course_utils.cases.matrix import (
     FILTERS,
     LEARNS_LESS,
     NOBODY,
-    PGD,
     PLAIN_VICTIM,
     WITH,
     WITHOUT,
@@ -79,7 +78,7 @@ def test_a_filter_is_told_and_never_takes_nearly_all(case):
 
 def test_who_knows_flips_labels_that_are_worst_for_the_victim_it_expects():
     case = label_flips.worst_case(1000, TINY)
-    knows = defended(TINY)[PGD]
+    knows = defended(TINY)[robust.PGD]
     plain, again, known = (case.craft(v) for v in (case.plain, case.plain, knows))
     assert torch.equal(plain.base, again.base) and torch.equal(plain.labels, again.labels)
     assert set(plain.base.tolist()) != set(known.base.tolist())

@@ -54,8 +54,7 @@ def rewriting(victim: trials.Victim, constant: bool) -> Defended:
     return Defended(victim, partial(rewritten_alignment, defense, constant=constant), defense)
 
 
-SHAPING, SHIFTS, CUTMIX = "clip + noise", "augmentation", "CutMix"
-PGD, POISONING = "PGD training", "poisoning training"
+SHIFTS, CUTMIX = "augmentation", "CutMix"
 
 
 def clipping(company: Data, generator: torch.Generator) -> Objective:
@@ -68,11 +67,13 @@ def adapted(setting: Setting) -> dict[str, Defended]:
     mixed, recipe = mixing.mixed(setting), setting.recipe
     clip = gradient_shaping.gradient_shaping(1.0, 0.0, recipe.batch_size)
     return {
-        SHAPING: Defended(shaping.shaped(setting)[SHAPING, "tuned"], clipping, clip),
-        PGD: rewriting(robust.pgd_trained(recipe, 16)[PGD, "16/255"], constant=True),
+        shaping.BOTH: Defended(shaping.shaped(setting)[shaping.BOTH, "tuned"], clipping, clip),
+        robust.PGD: rewriting(robust.pgd_trained(recipe, 16)[robust.PGD, "16/255"], constant=True),
         SHIFTS: rewriting(mixed[SHIFTS], constant=False),
         CUTMIX: rewriting(mixed[CUTMIX], constant=False),
-        POISONING: rewriting(trials.Victim(poisoning.cheap(96 / 255), recipe), constant=True),
+        poisoning.POISONING: rewriting(
+            trials.Victim(poisoning.cheap(96 / 255), recipe), constant=True
+        ),
     }
 
 
@@ -154,7 +155,7 @@ def has_convolutions(model: Classifier) -> bool:
 
 def in_objective(defense: Defense) -> bool:
     """Whether this lesson's best attacker writes the defense into the objective."""
-    named = defense.name in (PGD, POISONING)
+    named = defense.name in (robust.PGD, poisoning.POISONING)
     return named or defense.keep is not None or defense.gradients is not None
 
 

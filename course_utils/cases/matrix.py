@@ -12,7 +12,6 @@ from course_utils.cases import filtering, mixing, poisoning, robust, shaping, tr
 from course_utils.models import Classifier
 
 SHAPING, AUGMENTATION, CUTMIX = "gradient shaping", "augmentation", "CutMix"
-PGD, POISONING = "PGD training", "poisoning training"
 
 
 def defended(
@@ -29,11 +28,11 @@ def defended(
         mixed, shaped, recipe = mixing.heads, shaping.heads, setting.shortened(transfer.HEAD)
         simulated = poisoning.collision_training(64 / 255)
     return {
-        SHAPING: shaped(setting)["clip + noise", "tuned"],
+        SHAPING: shaped(setting)[shaping.BOTH, "tuned"],
         AUGMENTATION: mixed(setting)[AUGMENTATION],
         CUTMIX: mixed(setting)[CUTMIX],
-        PGD: robust.pgd_trained(recipe, 16)[PGD, "16/255"],
-        POISONING: trials.Victim(simulated, recipe),
+        robust.PGD: robust.pgd_trained(recipe, 16)[robust.PGD, "16/255"],
+        poisoning.POISONING: trials.Victim(simulated, recipe),
     }
 
 

@@ -15,6 +15,7 @@ from course_utils.cases import (
     knowing,
     label_flips,
     poisoning,
+    robust,
     transfer,
     unrolled,
 )
@@ -24,7 +25,6 @@ from course_utils.cases.matrix import (
     FILTERS,
     NOBODY,
     PLAIN_VICTIM,
-    POISONING,
     SPECTRAL,
     WITH,
     WITHOUT,
@@ -191,8 +191,8 @@ CURVES = stored.Benchmark(
 )
 
 
-WEAK = "cheap poisoning training 32/255"  # as strong as the attack
-UNKNOWN = (PLAIN_VICTIM, CLUSTERING, POISONING, WEAK)  # nobody knows more of these
+WEAK = f"{poisoning.CHEAP} 32/255"  # as strong as the attack
+UNKNOWN = (PLAIN_VICTIM, CLUSTERING, poisoning.POISONING, WEAK)  # nobody knows more of these
 UNFILTERED = {"poisons removed": 0, "clean removed": 0}
 
 
@@ -222,7 +222,8 @@ def fixed_trial(seed: int, setting: settings.Setting) -> trials.Rows:
 FIXED = stored.Study("matching_fixed", "16", fixed_trial, fixed_trials.seeds("reporting"))
 
 
-LEFT_OUT = ("clipping", "Mixup", "Cutout", "MaxUp", CLUSTERING, SPECTRAL, "PGD training 32/255")
+STRONG = f"{robust.PGD} 32/255"
+LEFT_OUT = ("clipping", "Mixup", "Cutout", "MaxUp", CLUSTERING, SPECTRAL, STRONG)
 
 
 def fewer_victims(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
