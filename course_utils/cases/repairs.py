@@ -4,7 +4,6 @@ Generated from notebooks/19_repair.ipynb: edit it there, then run make notebooks
 """
 
 import math
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ from course_utils.defenses.trigger_reconstruction import (
     unlearn_trigger,
 )
 from course_utils.models import Classifier, predict
+from course_utils.runtime import timed
 from course_utils.settings import Setting
 from course_utils.trials import Case, Rows, Victim
 
@@ -83,9 +83,7 @@ def repaired(case: Case, repairs: Repairs, images: str) -> tuple[Rows, dict[str,
     """
     rows, models = [], {}
     for name, repair in repairs.items():
-        begin = time.process_time()
-        models[name] = repair()
-        seconds = time.process_time() - begin
+        models[name], seconds = timed(repair)
         found = measured(models[name], case)
         rows.append({"repair": name, "images": images, **found, "seconds": seconds})
     return rows, models
@@ -138,9 +136,8 @@ def look_for_triggers(
     (hit), how far below the median (index), and on which share of the test images of other classes
     it works, here (works) and on `never` (elsewhere).
     """
-    begin = time.process_time()
-    found = reconstruct_all(model, clean, case.seed, steps)
-    seconds, first = time.process_time() - begin, smallest(found)
+    found, seconds = timed(reconstruct_all, model, clean, case.seed, steps)
+    first = smallest(found)
     wanted = getattr(case.goal, "target_class", getattr(case.goal, "adversarial_class", None))
     others = apply_trigger(case.test.x[case.test.y != first.label], first.mask, first.pattern)
     rates = [(predict(m, others) == first.label).float().mean().item() for m in (model, never)]
