@@ -68,8 +68,8 @@ def drawn_trial(seed: int, setting: settings.Setting = settings.MLP) -> Rows:
 
 
 MAIN_STUDY = Study("metapoison", "06", main_trial, fixed_trials.seeds("reporting"))
-FEWER = fixed_trials.seeds("reporting", pairs=1)
-MAIN_STUDY_CONVNET = Study("metapoison_convnet", "06", main_trial, FEWER, settings.CONVNET)
+FIRST = fixed_trials.first_of_pairs()
+MAIN_STUDY_CONVNET = Study("metapoison_convnet", "06", main_trial, FIRST, settings.CONVNET)
 DRAWN_STUDY = Study("metapoison_drawn", "06", drawn_trial, range(40))
 
 

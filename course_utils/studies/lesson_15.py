@@ -184,7 +184,7 @@ def restarts_trial(seed: int, setting: Setting) -> trials.Rows:
     return faced(seed, setting, {"four restarts": {"restarts": 4}})
 
 
-FIRST = fixed_trials.seeds("reporting", pairs=1)
+FIRST = fixed_trials.first_of_pairs()
 MASKING = stored.Study("adaptive_masking", "15", masking_trial, FIRST)
 RESTARTS = stored.Study("adaptive_restarts", "15", restarts_trial, FIRST)
 

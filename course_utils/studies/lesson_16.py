@@ -237,12 +237,9 @@ def fewer_victims(case: trials.Case, setting: settings.Setting) -> dict[str, tri
     return kept | {WEAK: trials.Victim(poisoning.cheap(32 / 255), setting.recipe)}
 
 
-FIRST = fixed_trials.seeds("reporting", pairs=1)
-
-
 def convnet_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """Gradient matching on a fixed target; clean victims in the first trial of each pair."""
-    return facing(seed, setting, fewer_victims, priced=seed in FIRST)
+    return facing(seed, setting, fewer_victims, priced=seed in fixed_trials.first_of_pairs())
 
 
 SLOW = ("plain, learning rate 0.008", "plain, learning rate 0.004")
@@ -288,8 +285,7 @@ def on_convnet(name: str, trial: stored.Trial, seeds: Sequence[int]) -> stored.S
     return stored.Study(f"{name}_convnet", "16", trial, seeds, settings.CONVNET)
 
 
-LATER = [seed for seed in FIXED.seeds if seed not in FIRST]
-FIXED_CONVNET = on_convnet("matching_fixed", convnet_trial, [*FIRST, *LATER])
+FIXED_CONVNET = on_convnet("matching_fixed", convnet_trial, fixed_trials.in_turn())
 BADNETS_CONVNET = on_convnet("badnets_matrix", badnets_convnet, BENCHMARK.seeds[:26])
 PATCH_CONVNET = on_convnet("clean_label_matrix", patch_convnet, BENCHMARK.seeds[:26])
 SLEEPER_CONVNET = on_convnet("sleeper_matrix", sleeper_convnet, BENCHMARK.seeds[:26])
