@@ -74,6 +74,8 @@ def test_a_filter_is_told_and_never_takes_nearly_all(case):
     assert (~kept[2]).float().mean().item() == pytest.approx(0.1, abs=0.01)  # 1.5 * 2 of 30
     assert (~kept[30]).float().mean().item() == pytest.approx(0.9, abs=0.01)
     assert at[2]["Deep k-NN"].defense.name == "deep 4-NN"
+    tiny = every_victim(case, TINY, 20)
+    assert tiny["Deep k-NN"].defense.name == "deep 4-NN", "a tenth of the size, a tenth of 20"
 
 
 def test_who_knows_flips_labels_that_are_worst_for_the_victim_it_expects():
@@ -110,23 +112,18 @@ def test_victims_are_those_of_compare(case):
     assert [row["achieved"] for row in found] == [row["asr"] for row in wanted]
 
 
-def test_a_row_has_each_attacker_once(case, monkeypatch):
-    few = {PLAIN_VICTIM: case.plain, "slow": Victim(PLAIN, replace(SHORT, lr=0.01))}
-    numbers = []
-
-    def two_victims(case: Case, setting: object, told: int) -> dict:
-        numbers.append(told)
-        return few
-
-    monkeypatch.setattr("course_utils.cases.matrix.every_victim", two_victims)
-    rows = matrix_row(case, MLP, 10, ["slow"])
-    assert [(row["knowledge"], row["defense"]) for row in rows] == [
-        (NOBODY, PLAIN_VICTIM),
-        (WITHOUT, PLAIN_VICTIM),
-        (WITHOUT, "slow"),
-        (WITH, "slow"),
-    ]
-    assert numbers == [10]
+def test_a_row_has_each_attacker_once(case):
+    slow = {"slow": Victim(PLAIN, replace(SHORT, lr=0.01))}
+    victims = {PLAIN_VICTIM: case.plain} | slow
+    without = [(WITHOUT, PLAIN_VICTIM), (WITHOUT, "slow")]
+    for options, before, after in (
+        ({}, [(NOBODY, PLAIN_VICTIM)], []),
+        ({"known": slow}, [(NOBODY, PLAIN_VICTIM)], [(WITH, "slow")]),
+        ({"clean": slow, "known": slow}, [(NOBODY, "slow")], [(WITH, "slow")]),
+        ({"clean": {}}, [], []),
+    ):
+        rows = matrix_row(case, victims, **options)
+        assert [(row["knowledge"], row["defense"]) for row in rows] == [*before, *without, *after]
 
 
 def test_the_matrix_is_as_large_as_it_is_said_to_be(stored):

@@ -4,7 +4,6 @@ Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run 
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 
 from course_utils import settings, threat, training, trials
@@ -45,11 +44,11 @@ def every_victim(
 ) -> dict[str, trials.Victim]:
     """The two undefended victims and the eight defenses, with the settings of their lessons.
 
-    told: how many poisons a class may hold; two filters are set by it, as in lesson 11.
+    told: the poisons that a class may hold, at full size; it sets two filters, as in lesson 11.
     """
     slow = 0.003 if case.scenario == "transfer" else 0.02
     less = replace(case.plain, recipe=replace(case.recipe, lr=slow))
-    filters = filtering.filters(case, told)
+    filters = filtering.filters(case, setting.scaled(told))
     filters[SANITIZERS] = filters["four sanitizers"]
     filtered = {name: filters[name] for name in FILTERS}
     plain = {PLAIN_VICTIM: case.plain, LEARNS_LESS: less}
@@ -83,14 +82,17 @@ def cells_of(case: trials.Case, attackers: dict, victims: dict[str, trials.Victi
 NOBODY, WITHOUT, WITH = "no attack", "without", "with"
 
 
-def matrix_row(
-    case: trials.Case, setting: settings.Setting, told: int, known: Iterable[str] = ()
-) -> trials.Rows:
-    """One trial of one row: a clean victim, all victims, and those whose attacker knows them.
+Victims = dict[str, trials.Victim]
 
-    known: the victims against which an attacker is tried who crafts for them.
+
+def matrix_row(
+    case: trials.Case, victims: Victims, clean: Victims | None = None, known: Victims | None = None
+) -> trials.Rows:
+    """One trial of one row: victims of clean data, all, and those whose attacker knows them.
+
+    clean: by default the plain one. known: those that an attacker crafts for; by default none.
     """
-    victims = every_victim(case, setting, setting.scaled(told))
-    rows = cells_of(case, {NOBODY: None}, {PLAIN_VICTIM: victims[PLAIN_VICTIM]})
+    clean = {PLAIN_VICTIM: case.plain} if clean is None else clean
+    rows = cells_of(case, {NOBODY: None}, clean)
     rows += cells_of(case, {WITHOUT: case.oblivious}, victims)
-    return rows + cells_of(case, {WITH: case.craft}, {name: victims[name] for name in known})
+    return rows + cells_of(case, {WITH: case.craft}, known or {})
