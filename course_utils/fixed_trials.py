@@ -54,6 +54,17 @@ def seeds(part: Part, pairs: int = 2) -> list[int]:
     return [trial.seed for trial in fixed_trials(part, pairs)]
 
 
+def first_of_pairs() -> list[int]:
+    """The seeds of one reporting trial of each pair, for studies that cannot run all."""
+    return seeds("reporting", pairs=1)
+
+
+def in_turn() -> list[int]:
+    """The seeds of all reporting trials, one of each pair first: half of them is even, too."""
+    first = first_of_pairs()
+    return [*first, *(seed for seed in seeds("reporting") if seed not in first)]
+
+
 def fixed_target(seed: int, held_out: Data) -> Targeted:
     """The target of the fixed trial with this seed.
 

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from course_utils import fixed_trials, journal
 from course_utils.code_hash import code_hash, short_hash
 from course_utils.journal import StudyError, write
-from course_utils.runtime import package_versions
+from course_utils.runtime import package_versions, timed
 from course_utils.settings import MLP, Setting
 from course_utils.trials import Rows, as_finished, check_seeds, one_trial
 
@@ -214,9 +214,8 @@ def sealed_manifest(manifest: dict) -> str:
 
 def _run_unit(trial: Trial, key: Key, columns: Sequence[str]) -> dict:
     """The rows of one trial, the machine that it ran on, and its processor seconds."""
-    begin = time.process_time()
-    rows = one_trial(trial, key, columns)
-    return {"machine": machine(), "seconds": time.process_time() - begin, "rows": rows}
+    rows, seconds = timed(one_trial, trial, key, columns)
+    return {"machine": machine(), "seconds": seconds, "rows": rows}
 
 
 def _header(study: Study | Benchmark) -> dict:

@@ -1,7 +1,8 @@
 """What an attacker wants (a goal), may change (`ThreatModel`) and did change (`Poison`)."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Literal
 
@@ -109,6 +110,13 @@ class Backdoor:
         rate = (predicted == self.target_class).float().mean().item()
         return {"accuracy": accuracy(model, test), "asr": rate}
 
+    def by_itself(self, model: nn.Module, test: Data) -> float:
+        """The rate without the trigger: how often the same test images get the target class anyway.
+
+        Raises as `measure` does.
+        """
+        return replace(self, trigger=torch.clone).measure(model, test)["asr"]
+
 
 Goal = Indiscriminate | Targeted | Backdoor
 
@@ -166,6 +174,14 @@ def accuracy(model: nn.Module, data: Data) -> float:
     if len(data) == 0:
         raise ThreatModelError("The test data is empty: accuracy needs at least one image.")
     return (predict(model, data.x) == data.y).float().mean().item()
+
+
+def achieved(measured: Mapping[str, float | bool]) -> float:
+    """What the attacker achieved, of what a goal measures: success, or attack success rate.
+
+    NaN for an indiscriminate goal: its drop is against a victim of clean data.
+    """
+    return float(measured.get("asr", measured.get("success", math.nan)))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,13 @@ def test_no_target_and_no_seed_comes_twice():
     assert len({trial.image for trial in trials}) == len({trial.seed for trial in trials}) == 78
 
 
+def test_the_first_of_each_pair_come_first():
+    first, turns = fixed_trials.first_of_pairs(), fixed_trials.in_turn()
+    assert first == fixed_trials.seeds("reporting", pairs=1) == turns[:NEAR_PAIRS]
+    assert sorted(turns) == sorted(fixed_trials.seeds("reporting"))
+    assert turns != fixed_trials.seeds("reporting")
+
+
 def test_a_target_is_the_image_of_its_row(test_images):
     for trial in fixed_trials.fixed_trials("reporting"):
         goal = fixed_trials.fixed_target(trial.seed, test_images)

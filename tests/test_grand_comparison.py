@@ -9,12 +9,11 @@ import torch
 
 from course_utils.attacks.patch_backdoors import badnets
 from course_utils.attacks.triggers import solid_patch
-from course_utils.cases import label_flips
+from course_utils.cases import label_flips, robust
 from course_utils.cases.matrix import (
     FILTERS,
     LEARNS_LESS,
     NOBODY,
-    PGD,
     PLAIN_VICTIM,
     WITH,
     WITHOUT,
@@ -75,11 +74,13 @@ def test_a_filter_is_told_and_never_takes_nearly_all(case):
     assert (~kept[2]).float().mean().item() == pytest.approx(0.1, abs=0.01)  # 1.5 * 2 of 30
     assert (~kept[30]).float().mean().item() == pytest.approx(0.9, abs=0.01)
     assert at[2]["Deep k-NN"].defense.name == "deep 4-NN"
+    tiny = every_victim(case, TINY, 20)
+    assert tiny["Deep k-NN"].defense.name == "deep 4-NN", "a tenth of the size, a tenth of 20"
 
 
 def test_who_knows_flips_labels_that_are_worst_for_the_victim_it_expects():
     case = label_flips.worst_case(1000, TINY)
-    knows = defended(TINY)[PGD]
+    knows = defended(TINY)[robust.PGD]
     plain, again, known = (case.craft(v) for v in (case.plain, case.plain, knows))
     assert torch.equal(plain.base, again.base) and torch.equal(plain.labels, again.labels)
     assert set(plain.base.tolist()) != set(known.base.tolist())
@@ -111,23 +112,18 @@ def test_victims_are_those_of_compare(case):
     assert [row["achieved"] for row in found] == [row["asr"] for row in wanted]
 
 
-def test_a_row_has_each_attacker_once(case, monkeypatch):
-    few = {PLAIN_VICTIM: case.plain, "slow": Victim(PLAIN, replace(SHORT, lr=0.01))}
-    numbers = []
-
-    def two_victims(case: Case, setting: object, told: int) -> dict:
-        numbers.append(told)
-        return few
-
-    monkeypatch.setattr("course_utils.cases.matrix.every_victim", two_victims)
-    rows = matrix_row(case, MLP, 10, ["slow"])
-    assert [(row["knowledge"], row["defense"]) for row in rows] == [
-        (NOBODY, PLAIN_VICTIM),
-        (WITHOUT, PLAIN_VICTIM),
-        (WITHOUT, "slow"),
-        (WITH, "slow"),
-    ]
-    assert numbers == [10]
+def test_a_row_has_each_attacker_once(case):
+    slow = {"slow": Victim(PLAIN, replace(SHORT, lr=0.01))}
+    victims = {PLAIN_VICTIM: case.plain} | slow
+    without = [(WITHOUT, PLAIN_VICTIM), (WITHOUT, "slow")]
+    for options, before, after in (
+        ({}, [(NOBODY, PLAIN_VICTIM)], []),
+        ({"known": slow}, [(NOBODY, PLAIN_VICTIM)], [(WITH, "slow")]),
+        ({"clean": slow, "known": slow}, [(NOBODY, "slow")], [(WITH, "slow")]),
+        ({"clean": {}}, [], []),
+    ):
+        rows = matrix_row(case, victims, **options)
+        assert [(row["knowledge"], row["defense"]) for row in rows] == [*before, *without, *after]
 
 
 def test_the_matrix_is_as_large_as_it_is_said_to_be(stored):

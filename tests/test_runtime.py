@@ -2,6 +2,7 @@
 
 import platform
 import random
+import time
 
 import matplotlib as mpl
 import numpy as np
@@ -10,7 +11,7 @@ import seaborn as sns
 import torch
 
 from course_utils import setup
-from course_utils.runtime import one_thread, package_versions
+from course_utils.runtime import one_thread, package_versions, timed
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +101,12 @@ def test_one_thread_ends_with_an_error_too():
 def test_package_versions_are_those_that_run():
     assert package_versions()["numpy"] == np.__version__
     assert set(package_versions()) == {"torch", "torchvision", "numpy"}
+
+
+def test_the_seconds_of_a_call_are_those_of_the_processor():
+    def power(base: int, exponent: int) -> int:
+        time.sleep(0.2)  # which takes none
+        return sum(range(300_000)) and base**exponent
+
+    found, seconds = timed(power, 2, exponent=5)
+    assert found == 32 and 0 < seconds < 0.2

@@ -1,5 +1,6 @@
 """course_utils.threat: what an attacker wants, may change and did change."""
 
+import math
 import re
 
 import pytest
@@ -18,6 +19,7 @@ from course_utils.threat import (
     ThreatModel,
     ThreatModelError,
     accuracy,
+    achieved,
 )
 
 CLASSES = ("ant", "bee", "cow")
@@ -133,6 +135,14 @@ def test_a_targeted_goal_succeeds_only_with_the_adversarial_class():
     assert goal.measure(Reads(), test) == {"accuracy": 1.0, "success": False}
 
 
+def test_what_is_achieved_is_a_number_for_each_kind_of_goal():
+    test = written([0, 1, 2, 2])
+    goals = Targeted(test.x[0], 0, 1), Backdoor(write_zero_on_class_one, 0, 1), Indiscriminate()
+    found = [achieved(goal.measure(Reads(), test)) for goal in goals]
+    assert found[:2] == [0.0, 1.0] and math.isnan(found[2])
+    assert all(type(one) is float for one in found)
+
+
 def test_a_target_of_the_adversarial_class_is_refused():
     with pytest.raises(ThreatModelError, match="already has class 1"):
         Targeted(torch.zeros(1, 2, 2), true_class=1, adversarial_class=1)
@@ -241,6 +251,15 @@ def test_a_backdoor_measures_accuracy_without_the_trigger():
     test = written([1, 1, 2, 2])
     goal = Backdoor(write_zero_on_class_one, target_class=0)
     assert goal.measure(Reads(), test)["accuracy"] == 1
+
+
+@pytest.mark.parametrize(("source", "rate"), [(None, 2 / 6), (1, 1 / 2), (2, 1 / 4)])
+def test_the_rate_without_the_trigger_is_that_of_the_same_images(source, rate):
+    seen, labels = written([0, 1, 0, 0, 2, 2, 2]), torch.tensor([0, 1, 1, 2, 2, 2, 2])
+    test = Data(seen.x, labels, CLASSES)
+    goal = Backdoor(lambda x: torch.zeros_like(x), target_class=0, source_class=source)
+    assert goal.measure(Reads(), test)["asr"] == 1
+    assert goal.by_itself(Reads(), test) == pytest.approx(rate)
 
 
 def test_a_backdoor_from_a_class_to_itself_is_refused():

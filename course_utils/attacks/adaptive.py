@@ -3,42 +3,18 @@
 Generated from notebooks/15_adaptive_attacks.ipynb: edit it there, then run make notebooks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from course_utils.attacks import feature_collision, gradient_matching
 from course_utils.attacks.gradient_matching import Gradient, Objective
 from course_utils.data import Data
 from course_utils.defense import Defense
 from course_utils.defenses import per_example
-from course_utils.guards import check_seen
 from course_utils.models import Classifier
 from course_utils.threat import Targeted
-
-
-def noted(
-    model: Classifier, images: Tensor, labels: Tensor, layers: Sequence[torch.nn.Module]
-) -> tuple[Tensor, per_example.Record]:
-    """The loss of each image (N,), and for each of these layers what went in and what came out.
-
-    Unlike `per_example.record` it keeps the graph for the images. Raises ValueError as that does.
-    """
-    seen: per_example.Record = []
-
-    def note(layer: torch.nn.Module, given: tuple[Tensor], output: Tensor) -> None:
-        seen.append((layer, given[0], output))
-
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    try:
-        losses = cross_entropy(model(images), labels, reduction="none")
-    finally:
-        for hook in hooks:
-            hook.remove()
-    check_seen(model, seen)
-    return losses, seen
 
 
 def slopes_of(losses: Tensor, seen: per_example.Record) -> tuple[Tensor, ...]:
@@ -56,7 +32,8 @@ def layer_parts(model: Classifier, images: Tensor, labels: Tensor) -> Parts:
     images: (N, C, H, W), labels: (N,). Raises ValueError if a layer that trains is not linear, or
     shares its weights.
     """
-    losses, seen = noted(model, images, labels, per_example.linear_layers(model))
+    layers = per_example.linear_layers(model)
+    losses, seen = per_example.record(model, images, labels, layers, graph=True)
     pairs = zip(seen, slopes_of(losses, seen), strict=True)
     return [(given, slope) for (_, given, _), slope in pairs]
 

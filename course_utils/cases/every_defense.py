@@ -10,23 +10,22 @@ from course_utils.cases.matrix import (
     CUTMIX,
     DEEP_KNN,
     PLAIN_VICTIM,
-    POISONING,
     SHAPING,
     SPECTRAL,
 )
 
-CHEAP, CLUSTERING = poisoning.CHEAP, "Activation Clustering"
+CLUSTERING = "Activation Clustering"
 
 
 def in_training(setting: settings.Setting) -> dict[str, trials.Victim]:
     """Every defense that acts on training from scratch, at the strengths of its lesson."""
     recipe, shaped, mixed = setting.recipe, shaping.shaped(setting), mixing.mixed(setting)
-    found = {"clipping": shaped["clip", "tuned"], SHAPING: shaped["clip + noise", "tuned"]}
+    found = {"clipping": shaped["clip", "tuned"], SHAPING: shaped[shaping.BOTH, "tuned"]}
     found |= {name: mixed[name] for name in (AUGMENTATION, "Mixup", CUTMIX, "Cutout", "MaxUp")}
     for (name, strength), victim in robust.pgd_trained(recipe, 8, 16, 32).items():
         found[f"{name} {strength}"] = victim
-    found[CHEAP] = trials.Victim(poisoning.cheap(96 / 255), recipe)
-    found[POISONING] = trials.Victim(poisoning.full(64 / 255), recipe)
+    found[poisoning.CHEAP] = trials.Victim(poisoning.cheap(96 / 255), recipe)
+    found[poisoning.POISONING] = trials.Victim(poisoning.full(64 / 255), recipe)
     return found
 
 

@@ -143,10 +143,10 @@ def rankings(
 def state_of(model: Classifier, case: Case, incident: Incident | None) -> dict[str, float]:
     """Accuracy, what the attack achieves, whether the incident is right; NaN where that is open."""
     found = case.goal.measure(model, case.test)
-    achieved = float(found.get("asr", found.get("success", math.nan)))
     right = math.nan
     if incident is not None:
         right = float(predict(model, incident.image[None]).item() == incident.true_class)
+    achieved = threat.achieved(found)
     return {"accuracy": found["accuracy"], "achieved": achieved, "given back": right}
 
 

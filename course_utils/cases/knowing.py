@@ -18,7 +18,6 @@ from course_utils.attacks.adaptive import (
     cosine_loss,
     hidden_alignment,
     loss_under,
-    noted,
     rewritten_alignment,
     slopes_of,
 )
@@ -26,7 +25,7 @@ from course_utils.attacks.gradient_matching import Gradient, Objective
 from course_utils.cases import from_scratch, mixing, poisoning, robust, shaping, transfer
 from course_utils.data import Data
 from course_utils.defense import Defense
-from course_utils.defenses import gradient_shaping
+from course_utils.defenses import gradient_shaping, per_example
 from course_utils.models import Classifier
 from course_utils.settings import MLP, Setting
 from course_utils.threat import Poison, Targeted
@@ -55,8 +54,7 @@ def rewriting(victim: trials.Victim, constant: bool) -> Defended:
     return Defended(victim, partial(rewritten_alignment, defense, constant=constant), defense)
 
 
-SHAPING, SHIFTS, CUTMIX = "clip + noise", "augmentation", "CutMix"
-PGD, POISONING = "PGD training", "poisoning training"
+SHIFTS, CUTMIX = "augmentation", "CutMix"
 
 
 def clipping(company: Data, generator: torch.Generator) -> Objective:
@@ -69,11 +67,13 @@ def adapted(setting: Setting) -> dict[str, Defended]:
     mixed, recipe = mixing.mixed(setting), setting.recipe
     clip = gradient_shaping.gradient_shaping(1.0, 0.0, recipe.batch_size)
     return {
-        SHAPING: Defended(shaping.shaped(setting)[SHAPING, "tuned"], clipping, clip),
-        PGD: rewriting(robust.pgd_trained(recipe, 16)[PGD, "16/255"], constant=True),
+        shaping.BOTH: Defended(shaping.shaped(setting)[shaping.BOTH, "tuned"], clipping, clip),
+        robust.PGD: rewriting(robust.pgd_trained(recipe, 16)[robust.PGD, "16/255"], constant=True),
         SHIFTS: rewriting(mixed[SHIFTS], constant=False),
         CUTMIX: rewriting(mixed[CUTMIX], constant=False),
-        POISONING: rewriting(trials.Victim(poisoning.cheap(96 / 255), recipe), constant=True),
+        poisoning.POISONING: rewriting(
+            trials.Victim(poisoning.cheap(96 / 255), recipe), constant=True
+        ),
     }
 
 
@@ -133,7 +133,8 @@ def ghost_alignment(clip: float) -> Objective:
     """
 
     def loss(model: Classifier, images: Tensor, labels: Tensor, wanted: Gradient) -> Tensor:
-        losses, seen = noted(model, images, labels, gradient_shaping.training_layers(model))
+        layers = gradient_shaping.training_layers(model)
+        losses, seen = per_example.record(model, images, labels, layers, graph=True)
         squares = [
             gradient_shaping.SQUARES[type(layer)](layer, given, slope)
             for (layer, given, _), slope in zip(seen, slopes_of(losses, seen), strict=True)
@@ -154,7 +155,7 @@ def has_convolutions(model: Classifier) -> bool:
 
 def in_objective(defense: Defense) -> bool:
     """Whether this lesson's best attacker writes the defense into the objective."""
-    named = defense.name in (PGD, POISONING)
+    named = defense.name in (robust.PGD, poisoning.POISONING)
     return named or defense.keep is not None or defense.gradients is not None
 
 

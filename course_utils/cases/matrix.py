@@ -4,7 +4,6 @@ Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run 
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 
 from course_utils import settings, threat, training, trials
@@ -12,7 +11,6 @@ from course_utils.cases import filtering, mixing, poisoning, robust, shaping, tr
 from course_utils.models import Classifier
 
 SHAPING, AUGMENTATION, CUTMIX = "gradient shaping", "augmentation", "CutMix"
-PGD, POISONING = "PGD training", "poisoning training"
 
 
 def defended(
@@ -29,11 +27,11 @@ def defended(
         mixed, shaped, recipe = mixing.heads, shaping.heads, setting.shortened(transfer.HEAD)
         simulated = poisoning.collision_training(64 / 255)
     return {
-        SHAPING: shaped(setting)["clip + noise", "tuned"],
+        SHAPING: shaped(setting)[shaping.BOTH, "tuned"],
         AUGMENTATION: mixed(setting)[AUGMENTATION],
         CUTMIX: mixed(setting)[CUTMIX],
-        PGD: robust.pgd_trained(recipe, 16)[PGD, "16/255"],
-        POISONING: trials.Victim(simulated, recipe),
+        robust.PGD: robust.pgd_trained(recipe, 16)[robust.PGD, "16/255"],
+        poisoning.POISONING: trials.Victim(simulated, recipe),
     }
 
 
@@ -46,25 +44,15 @@ def every_victim(
 ) -> dict[str, trials.Victim]:
     """The two undefended victims and the eight defenses, with the settings of their lessons.
 
-    told: how many poisons a class may hold; two filters are set by it, as in lesson 11.
+    told: the poisons that a class may hold, at full size; it sets two filters, as in lesson 11.
     """
     slow = 0.003 if case.scenario == "transfer" else 0.02
     less = replace(case.plain, recipe=replace(case.recipe, lr=slow))
-    filters = filtering.filters(case, told)
+    filters = filtering.filters(case, setting.scaled(told))
     filters[SANITIZERS] = filters["four sanitizers"]
     filtered = {name: filters[name] for name in FILTERS}
     plain = {PLAIN_VICTIM: case.plain, LEARNS_LESS: less}
     return plain | filtered | defended(setting, case.scenario)
-
-
-def outcome(row: dict, goal: threat.Goal) -> float:
-    """What the attacker achieved: target success or attack success rate.
-
-    For an indiscriminate goal it stays open (NaN) until the victim of clean data is known.
-    """
-    if isinstance(goal, threat.Indiscriminate):
-        return math.nan
-    return float(row["success"] if isinstance(goal, threat.Targeted) else row["asr"])
 
 
 def alone(model: Classifier, case: trials.Case) -> float:
@@ -85,7 +73,7 @@ def cells_of(case: trials.Case, attackers: dict, victims: dict[str, trials.Victi
 
     rows = []
     for row in trials.compare(case, attackers, victims, also=also):
-        found = {"accuracy": row["accuracy"], "achieved": outcome(row, case.goal)}
+        found = {"accuracy": row["accuracy"], "achieved": threat.achieved(row)}
         found |= {"by itself": row["by itself"], "seconds": row["seconds"]}
         rows.append({"knowledge": row["attacker"], "defense": row["victim"], **found})
     return rows
@@ -94,14 +82,17 @@ def cells_of(case: trials.Case, attackers: dict, victims: dict[str, trials.Victi
 NOBODY, WITHOUT, WITH = "no attack", "without", "with"
 
 
-def matrix_row(
-    case: trials.Case, setting: settings.Setting, told: int, known: Iterable[str] = ()
-) -> trials.Rows:
-    """One trial of one row: a clean victim, all victims, and those whose attacker knows them.
+Victims = dict[str, trials.Victim]
 
-    known: the victims against which an attacker is tried who crafts for them.
+
+def matrix_row(
+    case: trials.Case, victims: Victims, clean: Victims | None = None, known: Victims | None = None
+) -> trials.Rows:
+    """One trial of one row: victims of clean data, all, and those whose attacker knows them.
+
+    clean: by default the plain one. known: those that an attacker crafts for; by default none.
     """
-    victims = every_victim(case, setting, setting.scaled(told))
-    rows = cells_of(case, {NOBODY: None}, {PLAIN_VICTIM: victims[PLAIN_VICTIM]})
+    clean = {PLAIN_VICTIM: case.plain} if clean is None else clean
+    rows = cells_of(case, {NOBODY: None}, clean)
     rows += cells_of(case, {WITHOUT: case.oblivious}, victims)
-    return rows + cells_of(case, {WITH: case.craft}, {name: victims[name] for name in known})
+    return rows + cells_of(case, {WITH: case.craft}, known or {})

@@ -4,13 +4,12 @@ Generated from notebooks/19_repair.ipynb: edit it there, then run make notebooks
 """
 
 import math
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
-from course_utils import guards, training
+from course_utils import guards, threat, training
 from course_utils.attacks.triggers import apply_trigger
 from course_utils.data import Data, balanced, load
 from course_utils.defense import PLAIN
@@ -25,6 +24,7 @@ from course_utils.defenses.trigger_reconstruction import (
     unlearn_trigger,
 )
 from course_utils.models import Classifier, predict
+from course_utils.runtime import timed
 from course_utils.settings import Setting
 from course_utils.trials import Case, Rows, Victim
 
@@ -58,8 +58,7 @@ def suspicion(case: Case, recall: float = 1.0) -> Suspicion:
 def measured(model: Classifier, case: Case) -> dict[str, float]:
     """Clean accuracy, and what the attacker achieves: success or attack success rate."""
     found = case.goal.measure(model, case.test)
-    achieved = found["asr"] if "asr" in found else found["success"]
-    return {"accuracy": found["accuracy"], "achieved": float(achieved)}
+    return {"accuracy": found["accuracy"], "achieved": threat.achieved(found)}
 
 
 def trusted_images(case: Case, n: int) -> Data:
@@ -84,9 +83,7 @@ def repaired(case: Case, repairs: Repairs, images: str) -> tuple[Rows, dict[str,
     """
     rows, models = [], {}
     for name, repair in repairs.items():
-        begin = time.process_time()
-        models[name] = repair()
-        seconds = time.process_time() - begin
+        models[name], seconds = timed(repair)
         found = measured(models[name], case)
         rows.append({"repair": name, "images": images, **found, "seconds": seconds})
     return rows, models
@@ -139,9 +136,8 @@ def look_for_triggers(
     (hit), how far below the median (index), and on which share of the test images of other classes
     it works, here (works) and on `never` (elsewhere).
     """
-    begin = time.process_time()
-    found = reconstruct_all(model, clean, case.seed, steps)
-    seconds, first = time.process_time() - begin, smallest(found)
+    found, seconds = timed(reconstruct_all, model, clean, case.seed, steps)
+    first = smallest(found)
     wanted = getattr(case.goal, "target_class", getattr(case.goal, "adversarial_class", None))
     others = apply_trigger(case.test.x[case.test.y != first.label], first.mask, first.pattern)
     rates = [(predict(m, others) == first.label).float().mean().item() for m in (model, never)]

@@ -12,6 +12,8 @@ from course_utils.defenses.gradient_shaping import gradient_shaping
 from course_utils.settings import MLP, Setting
 from course_utils.trials import Victim
 
+BOTH = "clip + noise"  # the victim with both parts of gradient shaping
+
 
 def tuned(lr: float, setting: Setting = MLP) -> training.Recipe:
     """The setting's recipe with another learning rate, without weight decay."""
@@ -29,7 +31,7 @@ def shaped(setting: Setting = MLP) -> dict[tuple[str, str], Victim]:
         ("clip", "equal"): Victim(clip, recipe),
         ("plain", "tuned"): Victim(PLAIN, tuned(0.1, setting)),
         ("clip", "tuned"): Victim(clip, tuned(1.6, setting)),
-        ("clip + noise", "tuned"): Victim(both, tuned(0.2, setting)),
+        (BOTH, "tuned"): Victim(both, tuned(0.2, setting)),
     }
 
 
@@ -42,5 +44,5 @@ def heads(setting: Setting = MLP) -> dict[tuple[str, str], Victim]:
         ("clip", "equal"): Victim(clip, recipe),
         ("plain", "tuned"): Victim(PLAIN, replace(recipe, lr=0.003)),
         ("clip", "tuned"): Victim(clip, replace(recipe, lr=0.03)),
-        ("clip + noise", "tuned"): Victim(both, replace(recipe, lr=0.03)),
+        (BOTH, "tuned"): Victim(both, replace(recipe, lr=0.03)),
     }

@@ -3,7 +3,6 @@
 Generated from notebooks/06_metapoison.ipynb: edit it there, then run make notebooks.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from course_utils.attacks.metapoison import FIVE_STEPS, Unrolling, largest_gradi
 from course_utils.cases.goals import draw_goal
 from course_utils.data import Data, balanced, load
 from course_utils.models import Classifier, build
+from course_utils.runtime import timed
 from course_utils.threat import Poison, Targeted, ThreatModel
 from course_utils.training import Recipe, Scenario
 from course_utils.trials import Case, Victim
@@ -77,15 +77,13 @@ def draw_scene(
     return Scene(data, test, model, surrogates, older, goal, base, threat, recipe, seed)
 
 
-def timed(
+def craft_on(
     attack: Callable[..., Poison], scene: Scene, setting: settings.Setting, **options
 ) -> tuple[Poison, float]:
     """Craft a poison from the base rows of a scene and check it; the poison and its CPU seconds."""
     given = {"surrogates": scene.surrogates, "base": scene.base, **options}
     shared = {"data": scene.data, "goal": scene.goal, "threat": scene.threat, "seed": scene.seed}
-    begin = time.process_time()
-    poison = attack(**shared, **given, steps=setting.scaled(100))
-    seconds = time.process_time() - begin
+    poison, seconds = timed(attack, **shared, **given, steps=setting.scaled(100))
     poison.check(scene.threat, scene.data)
     return poison, seconds
 
@@ -94,7 +92,7 @@ def metapoison_case(scene: Scene, setting: settings.Setting, how: Unrolling = FI
     """MetaPoison on this scene; the attacker expects the plain victim, whichever it meets."""
 
     def craft(victim: Victim) -> Poison:
-        return timed(metapoison, scene, setting, how=how)[0]
+        return craft_on(metapoison, scene, setting, how=how)[0]
 
     given = (scene.data, scene.goal, scene.test, scene.model, scene.recipe, scene.seed, craft)
     return Case(*given, scene.scenario)

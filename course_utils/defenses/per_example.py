@@ -67,16 +67,17 @@ Record = list[tuple[nn.Module, Tensor, Tensor]]  # a layer, what went in, what c
 
 
 def record(
-    model: Classifier, images: Tensor, labels: Tensor, layers: list[nn.Module]
+    model: Classifier, images: Tensor, labels: Tensor, layers: list[nn.Module], graph: bool = False
 ) -> tuple[Tensor, Record]:
     """The loss of each image (N,), and the record of these layers.
 
-    Raises ValueError unless each weight that trains belongs to one of them, and is used once.
+    graph: whether what went in can be differentiated, as lesson 15 does. Raises ValueError unless
+    each weight that trains belongs to one of these layers, and is used once.
     """
     seen: Record = []
 
     def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        seen.append((layer, inputs[0].detach(), output))
+        seen.append((layer, inputs[0] if graph else inputs[0].detach(), output))
         return output.clone()  # what follows may change it in place, as some ReLUs do
 
     hooks = [layer.register_forward_hook(note) for layer in layers]

@@ -63,8 +63,7 @@ def dose_trial(seed: int, setting: Setting = MLP) -> list[dict]:
 OTHER = {MLP.network: CONVNET.network, CONVNET.network: MLP.network}
 FIXED = fixed_trials.seeds("reporting")
 DOSE_STUDY = stored.Study("matching_doses", "05", dose_trial, FIXED)
-FIRST = fixed_trials.seeds("reporting", pairs=1)
-IN_TURN = [*FIRST, *(seed for seed in FIXED if seed not in FIRST)]  # one of each pair, then another
+IN_TURN = fixed_trials.in_turn()
 DOSE_STUDY_CONVNET = stored.Study("matching_doses_convnet", "05", dose_trial, IN_TURN, CONVNET)
 
 
@@ -134,4 +133,5 @@ def network_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     return rows
 
 
+FIRST = fixed_trials.first_of_pairs()
 NETWORKS_STUDY = stored.Study("gradient_matching_networks", "05", network_trial, FIRST)

@@ -17,11 +17,11 @@ from course_utils.attacks.metapoison import (
 from course_utils.cases.goals import draw_goal
 from course_utils.cases.unrolled import (
     Scene,
+    craft_on,
     draw_scene,
     epochs_of,
     metapoison_case,
     threat_model,
-    timed,
 )
 from course_utils.data import balanced, load
 from course_utils.models import build
@@ -50,8 +50,8 @@ def both(scene: Scene, setting: settings.Setting, how: Unrolling = FIVE_STEPS) -
     """Clean data, noise, and both attacks on the same base rows, with the same threat model."""
     attack = gradient_matching.gradient_matching
     crafted = {
-        "gradient matching": timed(attack, scene, setting, surrogates=scene.older),
-        "MetaPoison": timed(metapoison, scene, setting, how=how),
+        "gradient matching": craft_on(attack, scene, setting, surrogates=scene.older),
+        "MetaPoison": craft_on(metapoison, scene, setting, how=how),
     }
     return rows_of(metapoison_case(scene, setting), crafted, controls=True)
 
@@ -68,8 +68,8 @@ def drawn_trial(seed: int, setting: settings.Setting = settings.MLP) -> Rows:
 
 
 MAIN_STUDY = Study("metapoison", "06", main_trial, fixed_trials.seeds("reporting"))
-FEWER = fixed_trials.seeds("reporting", pairs=1)
-MAIN_STUDY_CONVNET = Study("metapoison_convnet", "06", main_trial, FEWER, settings.CONVNET)
+FIRST = fixed_trials.first_of_pairs()
+MAIN_STUDY_CONVNET = Study("metapoison_convnet", "06", main_trial, FIRST, settings.CONVNET)
 DRAWN_STUDY = Study("metapoison_drawn", "06", drawn_trial, range(40))
 
 
@@ -85,7 +85,9 @@ VARIANTS = {
 def variants_trial(seed: int, setting: settings.Setting = settings.MLP) -> Rows:
     """MetaPoison with other settings, on the first of the drawn targets."""
     scene = draw_scene(seed, setting)
-    crafted = {name: timed(metapoison, scene, setting, how=how) for name, how in VARIANTS.items()}
+    crafted = {
+        name: craft_on(metapoison, scene, setting, how=how) for name, how in VARIANTS.items()
+    }
     return rows_of(metapoison_case(scene, setting), crafted, controls=False)
 
 

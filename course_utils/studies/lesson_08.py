@@ -38,8 +38,7 @@ def gap(extractor: Classifier, images: Tensor, patched: Tensor) -> float:
 
 def silent(case: Case) -> Callable:
     """What `compare` shall measure too: the rate on the same images without the trigger."""
-    goal = replace(case.goal, trigger=torch.clone)
-    return lambda victim, poison: {"no_trigger": goal.measure(victim, case.test)["asr"]}
+    return lambda victim, poison: {"no_trigger": case.goal.by_itself(victim, case.test)}
 
 
 def copy_of_trigger(poison: Poison, data: Data, goal: Backdoor) -> float:

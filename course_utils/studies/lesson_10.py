@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from course_utils import fixed_trials, threat, training
 from course_utils.cases import backdoors, from_scratch, slab, transfer
-from course_utils.cases.shaping import heads, shaped, tuned
+from course_utils.cases.shaping import BOTH, heads, shaped, tuned
 from course_utils.data import balanced, load
 from course_utils.defense import PLAIN
 from course_utils.defenses.gradient_shaping import batch_shaping, gradient_shaping
@@ -121,7 +121,7 @@ def more(setting: Setting) -> Victims:
         ("clip, C=0.1", "equal"): Victim(shaping(0.1, 0.0), recipe),
         ("clip, C=4", "tuned"): Victim(shaping(4.0, 0.0), tuned(0.4, setting)),
         ("clip, C=0.1", "tuned"): Victim(shaping(0.1, 0.0), tuned(25.6, setting)),
-        ("clip + noise", "equal"): Victim(shaping(1.0, 0.5), recipe),
+        (BOTH, "equal"): Victim(shaping(1.0, 0.5), recipe),
         ("noise", "equal"): Victim(shaping(100.0, 0.005), recipe),
         ("batch", "equal"): Victim(batch_shaping(1.0, 0.01), recipe),
     }
@@ -284,7 +284,7 @@ def trained_on(setting: Setting) -> dict[str, Victim]:
         "plain, slow": Victim(PLAIN, replace(recipe, lr=0.005)),
         "clip": Victim(clip, recipe),
         "clip, tuned": Victim(clip, replace(recipe, lr=0.8, weight_decay=0.0)),
-        "clip + noise": Victim(both, recipe),
+        BOTH: Victim(both, recipe),
     }
 
 

@@ -137,7 +137,7 @@ def noise_trial(seed: int, setting: Setting) -> trials.Rows:
     return trials.compare(case, {"oblivious": case.oblivious}, victims)
 
 
-FIRST = fixed_trials.seeds("reporting", pairs=1)
+FIRST = fixed_trials.first_of_pairs()
 NOISE_CONVNET = Study("poisoning_noise_convnet", "14", noise_trial, FIRST, CONVNET)
 
 

@@ -13,12 +13,9 @@ from torch import Tensor
 from course_utils import fixed_trials, stored, trials
 from course_utils.attacks import feature_collision, gradient_matching
 from course_utils.attacks.adaptive import DRAWS, cosine_loss, kept_alive
-from course_utils.cases import filtering, from_scratch, transfer
+from course_utils.cases import filtering, from_scratch, poisoning, robust, shaping, transfer
 from course_utils.cases.knowing import (
     CUTMIX,
-    PGD,
-    POISONING,
-    SHAPING,
     SHIFTS,
     adapted,
     best_objective,
@@ -61,8 +58,8 @@ def adaptive_trial(seed: int, setting: Setting, names: Sequence[str]) -> trials.
     return rows
 
 
-shaping_trial = partial(adaptive_trial, names=(SHAPING,))
-batch_trial = partial(adaptive_trial, names=(PGD, SHIFTS))
+shaping_trial = partial(adaptive_trial, names=(shaping.BOTH,))
+batch_trial = partial(adaptive_trial, names=(robust.PGD, SHIFTS))
 cutmix_trial = partial(adaptive_trial, names=(CUTMIX,))
 ON_SHAPING = stored.Study("adaptive_shaping", "15", shaping_trial, range(40))
 ON_BATCHES = stored.Study("adaptive_batch", "15", batch_trial, range(40))
@@ -131,7 +128,7 @@ def hidden_trial(seed: int, setting: Setting) -> trials.Rows:
 HIDDEN = stored.Study("adaptive_filters_matching", "15", hidden_trial, range(20))
 
 
-poisoning_trial = partial(adaptive_trial, names=(POISONING,))
+poisoning_trial = partial(adaptive_trial, names=(poisoning.POISONING,))
 SIMULATED = stored.Study("adaptive_poisoning", "15", poisoning_trial, range(40))
 
 
@@ -140,7 +137,7 @@ def budget_trial(seed: int, setting: Setting) -> trials.Rows:
     scene, rows = from_scratch.draw_scene(seed, setting=setting), []
     for budget in (60, 240):
         case = from_scratch.matching(seed, setting, budget, scene=scene)
-        for name in (PGD, SHIFTS, POISONING):
+        for name in (robust.PGD, SHIFTS, poisoning.POISONING):
             found = attacked(case, adapted(setting)[name].victim, case.oblivious)
             rows.append({"defense": name, "budget": budget, **found})
     return rows
@@ -165,7 +162,8 @@ def faced(seed: int, setting: Setting, efforts: dict[str, dict]) -> trials.Rows:
     goal = fixed_trials.fixed_target(seed, scene.test)
     case, base = matching(seed, setting, goal, scene), from_scratch.best_bases(scene, goal)
     victims, sanitizers = {"plain": case.plain}, filtering.filters(case, setting.scaled(150))
-    victims |= {name: adapted(setting)[name].victim for name in (SHIFTS, PGD, POISONING)}
+    rewriters = SHIFTS, robust.PGD, poisoning.POISONING
+    victims |= {name: adapted(setting)[name].victim for name in rewriters}
     victims["four sanitizers"], rows = sanitizers["four sanitizers"], []
     for name, victim in victims.items():
         known = {"surrogates": best_surrogates(scene, victim)}
@@ -186,7 +184,7 @@ def restarts_trial(seed: int, setting: Setting) -> trials.Rows:
     return faced(seed, setting, {"four restarts": {"restarts": 4}})
 
 
-FIRST = fixed_trials.seeds("reporting", pairs=1)
+FIRST = fixed_trials.first_of_pairs()
 MASKING = stored.Study("adaptive_masking", "15", masking_trial, FIRST)
 RESTARTS = stored.Study("adaptive_restarts", "15", restarts_trial, FIRST)
 
@@ -210,7 +208,7 @@ def batches_trial(seed: int, setting: Setting) -> trials.Rows:
     scene, rows = from_scratch.draw_scene(seed, setting=setting), []
     goal = fixed_trials.fixed_target(seed, scene.test)
     case = matching(seed, setting, goal, scene)
-    for name in (SHIFTS, CUTMIX, PGD, POISONING):
+    for name in (SHIFTS, CUTMIX, robust.PGD, poisoning.POISONING):
         how = adapted(setting)[name]
         poison, model = case.craft(how.victim), held_out(scene, how.victim)
         if poison is None:

@@ -15,6 +15,7 @@ from course_utils.cases import (
     knowing,
     label_flips,
     poisoning,
+    robust,
     transfer,
     unrolled,
 )
@@ -24,11 +25,7 @@ from course_utils.cases.matrix import (
     FILTERS,
     NOBODY,
     PLAIN_VICTIM,
-    POISONING,
     SPECTRAL,
-    WITH,
-    WITHOUT,
-    cells_of,
     defended,
     every_victim,
     matrix_row,
@@ -44,11 +41,9 @@ def with_drops(rows: trials.Rows) -> trials.Rows:
 
 def flips_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """Worst flips of 300 of 3,000 labels, from one surrogate; achieved: the relative drop."""
-    case, told = label_flips.worst_case(seed, setting), setting.scaled(30)  # a tenth of each class
-    victims = every_victim(case, setting, told)
-    rows = cells_of(case, {NOBODY: None, WITHOUT: case.oblivious}, victims)
-    rows += cells_of(case, {WITH: case.craft}, defended(setting))
-    return with_drops(rows)
+    case = label_flips.worst_case(seed, setting)
+    victims = every_victim(case, setting, 30)  # a tenth of each class
+    return with_drops(matrix_row(case, victims, victims, defended(setting)))
 
 
 def bullseye_trial(seed: int, setting: settings.Setting = settings.MLP) -> trials.Rows:
@@ -56,7 +51,9 @@ def bullseye_trial(seed: int, setting: settings.Setting = settings.MLP) -> trial
 
     Knowing the filters, the attacker bunches the poisons: see lesson 15.
     """
-    return matrix_row(knowing.bullseye(seed, setting), setting, 5, (SPECTRAL, DEEP_KNN))
+    case = knowing.bullseye(seed, setting)
+    victims = every_victim(case, setting, 5)
+    return matrix_row(case, victims, known={name: victims[name] for name in (SPECTRAL, DEEP_KNN)})
 
 
 def metapoison_trial(seed: int, setting: settings.Setting) -> trials.Rows:
@@ -65,18 +62,19 @@ def metapoison_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     Without knowledge alone: with it there would be 16 surrogates to train for each defense.
     """
     case = unrolled.metapoison_case(unrolled.draw_scene(seed, setting), setting)
-    return matrix_row(case, setting, 150)
+    return matrix_row(case, every_victim(case, setting, 150))
 
 
 def badnets_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """30 of 3,000 images with a patch of 4 by 4 pixels: nothing is crafted."""
-    return matrix_row(backdoors.badnets_case(seed, setting), setting, 30)
+    case = backdoors.badnets_case(seed, setting)
+    return matrix_row(case, every_victim(case, setting, 30))
 
 
 def sleeper_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """Sleeper Agent: 30 poisons at 32/255 from two surrogates, a patch of 8 by 8 pixels."""
     case = hidden_triggers.sleeper_case(seed, setting)
-    return matrix_row(case, setting, 30, defended(setting))
+    return matrix_row(case, every_victim(case, setting, 30), known=defended(setting))
 
 
 def hidden_trial(seed: int, setting: settings.Setting) -> trials.Rows:
@@ -85,7 +83,8 @@ def hidden_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     The head trains with the recipe of lesson 04, as those of Bullseye Polytope do.
     """
     case = hidden_triggers.hidden_trigger_case(seed, setting)
-    return matrix_row(replace(case, recipe=setting.shortened(transfer.HEAD)), setting, 50)
+    case = replace(case, recipe=setting.shortened(transfer.HEAD))
+    return matrix_row(case, every_victim(case, setting, 50))
 
 
 TRIALS = {
@@ -101,7 +100,8 @@ BENCHMARK = stored.Benchmark("grand_comparison", TRIALS, range(100, 140))
 
 def clean_label_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """The clean-label patch: 30 of 3,000 images, 7 by 7 pixels. Nothing is crafted."""
-    return matrix_row(backdoors.clean_label_case(seed, setting), setting, 30)
+    case = backdoors.clean_label_case(seed, setting)
+    return matrix_row(case, every_victim(case, setting, 30))
 
 
 PATCH = stored.Study("clean_label_matrix", "16", clean_label_trial, BENCHMARK.seeds)
@@ -125,9 +125,7 @@ def curve_row(
     """The curve in one trial of one row: under the attacker who does not know the victim, and for
     the `known` points under one who does. clean: the victims to train on clean data as well."""
     curve = curve_of(case, setting)
-    rows = cells_of(case, {NOBODY: None}, clean) if clean else []
-    rows += cells_of(case, {WITHOUT: case.oblivious}, curve)
-    return rows + cells_of(case, {WITH: case.craft}, {name: curve[name] for name in known})
+    return matrix_row(case, curve, clean, {name: curve[name] for name in known})
 
 
 def flips_curve(seed: int, setting: settings.Setting) -> trials.Rows:
@@ -140,14 +138,14 @@ def flips_curve(seed: int, setting: settings.Setting) -> trials.Rows:
 def bullseye_curve(seed: int, setting: settings.Setting) -> trials.Rows:
     """Heads that learn less under Bullseye Polytope, and every head on clean data."""
     case = knowing.bullseye(seed, setting)
-    every = every_victim(case, setting, setting.scaled(5))
+    every = every_victim(case, setting, 5)
     return curve_row(case, setting, every | curve_of(case, setting))
 
 
 def metapoison_curve(seed: int, setting: settings.Setting) -> trials.Rows:
     """The curve under MetaPoison; filters told of 150 poisons on clean data."""
     case = unrolled.metapoison_case(unrolled.draw_scene(seed, setting), setting)
-    every = every_victim(case, setting, setting.scaled(150))
+    every = every_victim(case, setting, 150)
     return curve_row(case, setting, {name: every[name] for name in FILTERS})
 
 
@@ -155,7 +153,7 @@ def hidden_curve(seed: int, setting: settings.Setting) -> trials.Rows:
     """Heads that learn less under hidden triggers, and every head on clean data."""
     case = hidden_triggers.hidden_trigger_case(seed, setting)
     case = replace(case, recipe=setting.shortened(transfer.HEAD))
-    every = every_victim(case, setting, setting.scaled(50))
+    every = every_victim(case, setting, 50)
     return curve_row(case, setting, every | curve_of(case, setting))
 
 
@@ -191,8 +189,8 @@ CURVES = stored.Benchmark(
 )
 
 
-WEAK = "cheap poisoning training 32/255"  # as strong as the attack
-UNKNOWN = (PLAIN_VICTIM, CLUSTERING, POISONING, WEAK)  # nobody knows more of these
+WEAK = f"{poisoning.CHEAP} 32/255"  # as strong as the attack
+UNKNOWN = (PLAIN_VICTIM, CLUSTERING, poisoning.POISONING, WEAK)  # nobody knows more of these
 UNFILTERED = {"poisons removed": 0, "clean removed": 0}
 
 
@@ -222,7 +220,8 @@ def fixed_trial(seed: int, setting: settings.Setting) -> trials.Rows:
 FIXED = stored.Study("matching_fixed", "16", fixed_trial, fixed_trials.seeds("reporting"))
 
 
-LEFT_OUT = ("clipping", "Mixup", "Cutout", "MaxUp", CLUSTERING, SPECTRAL, "PGD training 32/255")
+STRONG = f"{robust.PGD} 32/255"
+LEFT_OUT = ("clipping", "Mixup", "Cutout", "MaxUp", CLUSTERING, SPECTRAL, STRONG)
 
 
 def fewer_victims(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
@@ -236,50 +235,38 @@ def fewer_victims(case: trials.Case, setting: settings.Setting) -> dict[str, tri
     return kept | {WEAK: trials.Victim(poisoning.cheap(32 / 255), setting.recipe)}
 
 
-FIRST = fixed_trials.seeds("reporting", pairs=1)
-
-
 def convnet_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """Gradient matching on a fixed target; clean victims in the first trial of each pair."""
-    return facing(seed, setting, fewer_victims, priced=seed in FIRST)
+    return facing(seed, setting, fewer_victims, priced=seed in fixed_trials.first_of_pairs())
 
 
 SLOW = ("plain, learning rate 0.008", "plain, learning rate 0.004")
 
 
-def convnet_row(
-    case: trials.Case,
-    setting: settings.Setting,
-    priced: bool = False,
-    known: dict[str, trials.Victim] | None = None,
-) -> trials.Rows:
-    """A row of the matrix with three plain victims that learn less; filters told of 30 poisons.
-
-    priced: whether all train on clean data as well. known: whom an attacker knows.
-    """
+def and_slower(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
+    """The victims of the matrix, and two that learn still less; filters told of 30 poisons."""
     less = controls.learns_less(setting)
-    victims = every_victim(case, setting, setting.scaled(30)) | {name: less[name] for name in SLOW}
-    clean = victims if priced else {PLAIN_VICTIM: case.plain}
-    rows = cells_of(case, {NOBODY: None}, clean)
-    rows += cells_of(case, {WITHOUT: case.oblivious}, victims)
-    return rows + cells_of(case, {WITH: case.craft}, known or {})
+    return every_victim(case, setting, 30) | {name: less[name] for name in SLOW}
 
 
 def badnets_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
     """BadNets; all victims train on clean data too, which the other backdoors share."""
-    return convnet_row(backdoors.badnets_case(seed, setting), setting, priced=True)
+    case = backdoors.badnets_case(seed, setting)
+    victims = and_slower(case, setting)
+    return matrix_row(case, victims, clean=victims)
 
 
 def patch_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
     """The clean-label patch."""
-    return convnet_row(backdoors.clean_label_case(seed, setting), setting)
+    case = backdoors.clean_label_case(seed, setting)
+    return matrix_row(case, and_slower(case, setting))
 
 
 def sleeper_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
     """Sleeper Agent, by both attackers."""
     less, case = controls.learns_less(setting), hidden_triggers.sleeper_case(seed, setting)
     known = defended(setting) | {name: less[name] for name in NEAR_THE_DEFENSES}
-    return convnet_row(case, setting, known=known)
+    return matrix_row(case, and_slower(case, setting), known=known)
 
 
 def on_convnet(name: str, trial: stored.Trial, seeds: Sequence[int]) -> stored.Study:
@@ -287,8 +274,7 @@ def on_convnet(name: str, trial: stored.Trial, seeds: Sequence[int]) -> stored.S
     return stored.Study(f"{name}_convnet", "16", trial, seeds, settings.CONVNET)
 
 
-LATER = [seed for seed in FIXED.seeds if seed not in FIRST]
-FIXED_CONVNET = on_convnet("matching_fixed", convnet_trial, [*FIRST, *LATER])
+FIXED_CONVNET = on_convnet("matching_fixed", convnet_trial, fixed_trials.in_turn())
 BADNETS_CONVNET = on_convnet("badnets_matrix", badnets_convnet, BENCHMARK.seeds[:26])
 PATCH_CONVNET = on_convnet("clean_label_matrix", patch_convnet, BENCHMARK.seeds[:26])
 SLEEPER_CONVNET = on_convnet("sleeper_matrix", sleeper_convnet, BENCHMARK.seeds[:26])

@@ -55,7 +55,7 @@ def convnet_trial(seed: int, setting: Setting = CONVNET) -> Rows:
 
 MATCHING = Study("forensics_matching", "18", matching_trial, fixed_trials.seeds("reporting"))
 CONVOLUTIONAL = Study(
-    "forensics_convnet", "18", convnet_trial, fixed_trials.seeds("reporting", pairs=1), CONVNET
+    "forensics_convnet", "18", convnet_trial, fixed_trials.first_of_pairs(), CONVNET
 )
 
 

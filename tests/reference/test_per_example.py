@@ -25,6 +25,15 @@ def test_gradients_and_lengths_one_by_one():
     )
 
 
+def test_what_goes_into_a_layer_has_a_graph_only_where_it_is_asked_for():
+    layers, x = per_example.linear_layers(MODEL), DATA.x.clone().requires_grad_()
+    given = [per_example.record(MODEL, x, DATA.y, layers, graph=graph) for graph in (False, True)]
+    for (loss, seen), graph in zip(given, (False, True), strict=True):
+        assert loss.requires_grad
+        assert [inputs.requires_grad for _, inputs, _ in seen] == [graph] * len(layers)
+        torch.testing.assert_close(seen[0][1], DATA.x.flatten(1))
+
+
 def test_clipping_and_noise_by_hand():
     gradients = (torch.tensor([[3.0], [0.3]]), torch.tensor([[4.0], [0.4]]))  # lengths 5 and 0.5
     for bound, first in ((1.0, 0.2), (10.0, 1.0)):
