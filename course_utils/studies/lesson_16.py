@@ -225,9 +225,10 @@ LEFT_OUT = ("clipping", "Mixup", "Cutout", "MaxUp", CLUSTERING, SPECTRAL, STRONG
 
 
 def fewer_victims(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
-    """The defenses of the matrix but one, three that learn less, and one with the attack's bound.
+    """The defenses of the matrix but Spectral Signatures; PGD training at 8/255, poisoning training
+    in full and with the bound of the attack; plain victims, three of them with a lower rate.
 
-    Victims of a convolutional network take two to three times as long.
+    Victims of a convolutional network take up to two and a half times as long.
     """
     found = all_victims(case, setting)
     left_out = [name for name in found if name in LEFT_OUT or name.endswith("epochs")]
