@@ -270,12 +270,28 @@ def sleeper_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
     return matrix_row(case, and_slower(case, setting), known=known)
 
 
+BETWEEN = (0.015, 0.012, 0.0055)
+
+
+def between(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
+    """Plain victims whose accuracy lies between the points of the second network's curve."""
+    recipes = {lr: replace(setting.recipe, lr=lr) for lr in BETWEEN}
+    return {f"plain, learning rate {lr}": replace(case.plain, recipe=recipes[lr]) for lr in recipes}
+
+
+def between_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+    """Gradient matching on a fixed target: these controls, clean in the first trial of each pair."""
+    priced = seed in fixed_trials.first_of_pairs()
+    return [row for row in facing(seed, setting, between, priced) if row["attacker"] != "noise"]
+
+
 def on_convnet(name: str, trial: stored.Trial, seeds: Sequence[int]) -> stored.Study:
     """A study of the second network."""
     return stored.Study(f"{name}_convnet", "16", trial, seeds, settings.CONVNET)
 
 
 FIXED_CONVNET = on_convnet("matching_fixed", convnet_trial, fixed_trials.in_turn())
+BETWEEN_CONVNET = on_convnet("matching_between", between_trial, fixed_trials.in_turn())
 BADNETS_CONVNET = on_convnet("badnets_matrix", badnets_convnet, BENCHMARK.seeds[:26])
 PATCH_CONVNET = on_convnet("clean_label_matrix", patch_convnet, BENCHMARK.seeds[:26])
 SLEEPER_CONVNET = on_convnet("sleeper_matrix", sleeper_convnet, BENCHMARK.seeds[:26])
