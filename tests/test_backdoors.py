@@ -234,10 +234,17 @@ def test_a_pgd_step_raises_the_loss_of_a_linear_model():
     assert (after - loss).item() == pytest.approx(expected.item(), rel=0.1)
 
 
-@pytest.mark.parametrize(("epsilon", "steps"), [(0, 5), (-0.1, 5), (8, 5), (0.1, 0)])
-def test_pgd_with_a_senseless_bound_is_refused(images, surrogate, epsilon, steps):
-    with pytest.raises(ValueError, match=r"epsilon is .*|The number of steps is 0, expected"):
-        pgd(surrogate, images.x, images.y, epsilon, steps, torch.Generator())
+@pytest.mark.parametrize("epsilon", [0, -0.1, 8])
+def test_pgd_with_a_senseless_bound_is_refused(images, surrogate, epsilon):
+    with pytest.raises(ThreatModelError, match=r"epsilon is .*, expected a value in \(0, 1\]"):
+        pgd(surrogate, images.x, images.y, epsilon, 5, torch.Generator())
+
+
+def test_pgd_without_a_step_is_refused(images, surrogate):
+    with pytest.raises(
+        ValueError, match="number of steps is 0, expected a whole number, 1 or more"
+    ):
+        pgd(surrogate, images.x, images.y, 0.1, 0, torch.Generator())
 
 
 def test_pgd_training_makes_a_model_harder_to_fool(thousand, surrogate):

@@ -68,16 +68,8 @@ def collect() -> pd.DataFrame:
 
 def numbers(table: pd.DataFrame) -> str:
     """The numbers in the picture, as text."""
-    columns = [
-        "network",
-        "victim",
-        "attacker",
-        "accuracy",
-        "lost",
-        "control",
-        "control_lost",
-        "verdict",
-    ]
+    kinds = ["network", "victim", "attacker"]
+    columns = [*kinds, "accuracy", "lost", "control", "control_lost", "verdict"]
     # The empty cell of plain training, which has no control, makes points of all the others.
     whole = table[columns].astype({"control_lost": "Int64"})
     return whole.to_csv(index=False, lineterminator="\n", float_format="%.3f")
