@@ -5,6 +5,7 @@ Which rows and labels each function takes: tests/reference/test_label_flipping.p
 
 import pytest
 import torch
+from torch import Tensor
 
 from course_utils import statistics
 from course_utils.attacks.label_flipping import (
@@ -14,7 +15,8 @@ from course_utils.attacks.label_flipping import (
     worst_flips,
 )
 from course_utils.data import Data, DataError, balanced, load, only
-from course_utils.models import build
+from course_utils.defense import Defense
+from course_utils.models import Classifier, build
 from course_utils.threat import Indiscriminate, Poison, ThreatModel, ThreatModelError, accuracy
 from course_utils.training import Recipe, train
 
@@ -61,6 +63,26 @@ def test_attacks_flip_labels_within_their_budget(images, ten_surrogate, placemen
         assert torch.equal(poison.images, images.x[poison.base]), name
         seen = poison.apply(images)
         assert len(seen) == len(images) + (len(poison) if placement == "append" else 0), name
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_random_flips_are_not_what_a_victim_of_the_same_seed_sees_first(images, seed):
+    poison, batches = random_flips(images, GOAL, ThreatModel(30), seed), []
+
+    def note(model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple:
+        batches.append((x, y))
+        return x, y
+
+    model = build("logistic_regression", images.shape, 10)
+    recipe, spy = Recipe(epochs=1, batch_size=30, lr=0.05), Defense("spy", batch=note)
+    train(model, poison.apply(images), recipe, defense=spy, seed=seed)
+    true = {image.numpy().tobytes(): label for image, label in zip(images.x, images.y, strict=True)}
+    wrong = [
+        sum(true[image.numpy().tobytes()] != label for image, label in zip(x, y, strict=True))
+        for x, y in batches
+    ]
+    assert sum(wrong) == 30 and len(wrong) == 10
+    assert wrong[0] < 10, "as many as elsewhere: three of thirty, and chance"
 
 
 def test_worst_flips_beat_random_flips_and_appending_hurts_less(pair, surrogate):

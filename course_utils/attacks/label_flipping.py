@@ -37,7 +37,9 @@ def random_flips(data: Data, goal: Indiscriminate, threat: ThreatModel, seed: in
     It uses the whole budget and takes no image twice.
     """
     check_flips(data, threat, len(data))
-    generator = torch.Generator().manual_seed(seed)
+    # A seed of its own: a victim with the same seed shuffles its first epoch by the first
+    # permutation drawn from it, and would meet all flips in its first batches.
+    generator = torch.Generator().manual_seed(50_000 + seed)
     rows = torch.randperm(len(data), generator=generator)[: threat.budget].to(data.y.device)
     step = torch.randint(1, len(data.classes), (threat.budget,), generator=generator)
     labels = (data.y[rows] + step.to(rows.device)) % len(data.classes)
