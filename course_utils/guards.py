@@ -81,19 +81,19 @@ def bound_of(threat: ThreatModel) -> float:
 
 
 def check_room(side: int, images: Tensor) -> None:
-    """Raise ThreatModelError unless a patch fits into images, one pixel from their edges."""
+    """Raise ValueError unless a patch fits into images, one pixel from their edges."""
     height, width = images.shape[-2:]
     if side + 2 > min(height, width):
-        raise ThreatModelError(
+        raise ValueError(
             f"A patch of {side} by {side} pixels, one pixel from the edges, does not fit into "
             f"images of {height} by {width}: use at most {min(height, width) - 2}."
         )
 
 
 def check_corner(corner: str, known: Sequence[str]) -> None:
-    """Raise ThreatModelError unless this is one of the corners, or "random"."""
+    """Raise ValueError unless this is one of the corners, or "random"."""
     if corner not in (*known, "random"):
-        raise ThreatModelError(f"Unknown corner {corner!r}: use {', '.join(known)} or random.")
+        raise ValueError(f"Unknown corner {corner!r}: use {', '.join(known)} or random.")
 
 
 def check_loss(loss: float) -> None:

@@ -179,7 +179,7 @@ def test_what_cannot_work_is_refused(few, attack):
         attack([], data, GOAL, THREAT, 0)
     with pytest.raises(ThreatModelError, match="has 4 classes"):
         attack([build("logistic_regression", data.shape, 4)], data, GOAL, THREAT, 0)
-    with pytest.raises(ThreatModelError, match="does not fit"):
+    with pytest.raises(ValueError, match="does not fit"):
         attack(surrogates, data, Backdoor(solid_patch(28), TARGET, SOURCE), THREAT, 0)
 
 

@@ -29,7 +29,7 @@ def paste(images: Tensor, patch: Tensor, corner: str, seed: int) -> Tensor:
     """Paste a patch (side, side) into a corner of images (N, C, H, W), one pixel from the edges.
 
     corner: one of CORNERS, or "random": the n-th image gets the n-th corner drawn from `seed`.
-    Raises ThreatModelError if the patch does not fit.
+    Raises ValueError if the patch does not fit.
     """
     side = len(patch)
     guards.check_room(side, images)

@@ -54,7 +54,7 @@ def rewriting(victim: trials.Victim, constant: bool) -> Defended:
     return Defended(victim, partial(rewritten_alignment, defense, constant=constant), defense)
 
 
-SHIFTS, CUTMIX = "augmentation", "CutMix"
+SHIFTS, CUTMIX = mixing.AUGMENTATION, mixing.CUTMIX
 
 
 def clipping(company: Data, generator: torch.Generator) -> Objective:

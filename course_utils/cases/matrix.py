@@ -10,7 +10,7 @@ from course_utils import settings, threat, training, trials
 from course_utils.cases import filtering, mixing, poisoning, robust, shaping, transfer
 from course_utils.models import Classifier
 
-SHAPING, AUGMENTATION, CUTMIX = "gradient shaping", "augmentation", "CutMix"
+SHAPING, AUGMENTATION, CUTMIX = "gradient shaping", mixing.AUGMENTATION, mixing.CUTMIX
 
 
 def defended(

@@ -16,11 +16,12 @@ from course_utils.threat import Backdoor, Targeted
 from course_utils.training import Recipe
 from course_utils.trials import Victim
 
+AUGMENTATION, CUTMIX = "augmentation", "CutMix"
 DEFENSES = {
     "plain": PLAIN,
-    "augmentation": backdoors.AUGMENTED,
+    AUGMENTATION: backdoors.AUGMENTED,
     "Mixup": mixup(1.0),
-    "CutMix": cutmix(1.0),
+    CUTMIX: cutmix(1.0),
     "Cutout": cutout(14),
     "MaxUp": maxup(4, cutout(14)),
 }
