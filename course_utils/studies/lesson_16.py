@@ -270,15 +270,51 @@ def sleeper_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
     return matrix_row(case, and_slower(case, setting), known=known)
 
 
+BETWEEN = (0.015, 0.012, 0.0055)
+
+
+def between(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
+    """Plain victims of the second network whose accuracy lies between the points of its curve."""
+    recipes = {lr: replace(setting.recipe, lr=lr) for lr in BETWEEN}
+    return {f"plain, learning rate {lr}": replace(case.plain, recipe=recipes[lr]) for lr in recipes}
+
+
+def between_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+    """They meet gradient matching on a fixed target; clean in the first trial of each pair."""
+    priced = seed in fixed_trials.first_of_pairs()
+    return [row for row in facing(seed, setting, between, priced) if row["attacker"] != "noise"]
+
+
+def between_backdoors(seed: int, setting: settings.Setting) -> trials.Rows:
+    """They meet three backdoors. For Sleeper Agent the first two, and the slowest of the curve,
+    also meet an attacker who knows them."""
+    less, rows = controls.learns_less(setting), []
+    for attack, make in (
+        ("BadNets", backdoors.badnets_case),
+        ("clean-label patch", backdoors.clean_label_case),
+        ("Sleeper Agent", hidden_triggers.sleeper_case),
+    ):
+        case, clean, known = make(seed, setting), {}, {}
+        victims = between(case, setting)
+        if attack == "BadNets":  # the others share its images
+            clean = victims
+        if attack == "Sleeper Agent":
+            known = dict(list(victims.items())[:2]) | {SLOW[1]: less[SLOW[1]]}
+        rows += [{"attack": attack} | row for row in matrix_row(case, victims, clean, known)]
+    return rows
+
+
 def on_convnet(name: str, trial: stored.Trial, seeds: Sequence[int]) -> stored.Study:
     """A study of the second network."""
     return stored.Study(f"{name}_convnet", "16", trial, seeds, settings.CONVNET)
 
 
 FIXED_CONVNET = on_convnet("matching_fixed", convnet_trial, fixed_trials.in_turn())
+BETWEEN_CONVNET = on_convnet("matching_between", between_trial, fixed_trials.in_turn())
 BADNETS_CONVNET = on_convnet("badnets_matrix", badnets_convnet, BENCHMARK.seeds[:26])
 PATCH_CONVNET = on_convnet("clean_label_matrix", patch_convnet, BENCHMARK.seeds[:26])
 SLEEPER_CONVNET = on_convnet("sleeper_matrix", sleeper_convnet, BENCHMARK.seeds[:26])
+BACKDOORS_BETWEEN = on_convnet("backdoors_between", between_backdoors, BENCHMARK.seeds[:26])
 NETWORKS = {  # the studies of an attack on the MLP and on the LeNet
     "gradient matching": (FIXED, FIXED_CONVNET),
     "BadNets": (BENCHMARK, BADNETS_CONVNET),
