@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from course_utils.stored import load_study
+from course_utils.studies.lesson_16 import NETWORKS, rows_on
 from tools import headline
 from tools.lessons import ROOT
 
@@ -31,8 +31,8 @@ def test_the_picture_is_small_and_described():
 
 
 def test_every_defense_of_the_study_is_in_the_picture_under_every_attacker_it_met(table):
-    for network, study in headline.NETWORKS.items():
-        rows = load_study(study)
+    for network in NETWORKS:
+        rows = rows_on(network, "gradient matching")
         defended = rows[~rows["victim"].str.startswith("plain") & (rows["attacker"] != "clean")]
         met = set(defended[["victim", "attacker"]].itertuples(index=False, name=None))
         met.discard((BOUND, "oblivious"))
@@ -42,7 +42,7 @@ def test_every_defense_of_the_study_is_in_the_picture_under_every_attacker_it_me
 
 
 def test_the_numbers_are_those_of_the_rows(table):
-    studies = {network: load_study(study) for network, study in headline.NETWORKS.items()}
+    studies = {network: rows_on(network, "gradient matching") for network in NETWORKS}
     for row in table[table["victim"] != headline.PLAIN].to_dict("records"):
         rows = studies[row["network"]]
         its = rows[rows["victim"] == row["victim"]].set_index("attacker")

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from course_utils import setup, statistics
-from course_utils.stored import load_study
-from course_utils.studies import lesson_16
+from course_utils.studies.lesson_16 import NETWORKS, rows_on
 from tools.lessons import ROOT
 from tools.schematics import LICENCE
 
@@ -36,7 +35,6 @@ LESSONS = {
     "cheap poisoning training": "14",
     "poisoning training": "14",
 }
-NETWORKS = dict(zip(("MLP", "LeNet"), lesson_16.NETWORKS["gradient matching"], strict=True))
 ATTACKERS = {
     "oblivious": ("C0", "o", "the attacker does not know the defense"),
     "knowing": ("C3", "s", "the attacker knows it"),
@@ -48,13 +46,13 @@ def collect() -> pd.DataFrame:
     """One row a network, attacker and defense, as `statistics.against_controls` gives them; then
     plain."""
     parts = []
-    for network, study in NETWORKS.items():
-        rows = load_study(study)
+    for network in NETWORKS:
+        rows = rows_on(network, "gradient matching")
         for attacker in ATTACKERS:
             met = statistics.defended(rows, attacker)
-            names = [name for name in LESSONS if name in met]
-            found = statistics.against_controls(rows, names, attacker)
-            parts.append(found.assign(attacker=attacker, network=network))
+            found = statistics.against_controls(rows, met, attacker)
+            shown = found.loc[[name for name in LESSONS if name in met]]
+            parts.append(shown.assign(attacker=attacker, network=network))
         its = rows[rows["victim"] == "plain"].set_index("attacker")
         plain = {
             "network": network,

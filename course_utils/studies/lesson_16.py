@@ -6,6 +6,8 @@ Generated from notebooks/16_the_grand_comparison.ipynb: edit it there, then run 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import pandas as pd
+
 from course_utils import fixed_trials, settings, statistics, stored, trials
 from course_utils.cases import (
     backdoors,
@@ -315,9 +317,19 @@ BADNETS_CONVNET = on_convnet("badnets_matrix", badnets_convnet, BENCHMARK.seeds[
 PATCH_CONVNET = on_convnet("clean_label_matrix", patch_convnet, BENCHMARK.seeds[:26])
 SLEEPER_CONVNET = on_convnet("sleeper_matrix", sleeper_convnet, BENCHMARK.seeds[:26])
 BACKDOORS_BETWEEN = on_convnet("backdoors_between", between_backdoors, BENCHMARK.seeds[:26])
-NETWORKS = {  # the studies of an attack on the MLP and on the LeNet
-    "gradient matching": (FIXED, FIXED_CONVNET),
-    "BadNets": (BENCHMARK, BADNETS_CONVNET),
-    "clean-label patch": (PATCH, PATCH_CONVNET),
-    "Sleeper Agent": (BENCHMARK, SLEEPER_CONVNET),
+ON_MLP = {attack: (BENCHMARK, CURVES) for attack in TRIALS}
+ON_MLP |= {"clean-label patch": (PATCH, CURVES), "gradient matching": (FIXED,)}
+ON_LENET = {
+    "gradient matching": (FIXED_CONVNET, BETWEEN_CONVNET),
+    "BadNets": (BADNETS_CONVNET, BACKDOORS_BETWEEN),
+    "clean-label patch": (PATCH_CONVNET, BACKDOORS_BETWEEN),
+    "Sleeper Agent": (SLEEPER_CONVNET, BACKDOORS_BETWEEN),
 }
+NETWORKS = {"MLP": ON_MLP, "LeNet": ON_LENET}  # the studies that hold the rows of each attack
+
+
+def rows_on(network: str, attack: str) -> pd.DataFrame:
+    """The stored rows of an attack on a network of NETWORKS, with all its controls."""
+    parts = map(stored.load_study, NETWORKS[network][attack])
+    parts = [rows[rows["attack"] == attack] if "attack" in rows else rows for rows in parts]
+    return pd.concat(parts, ignore_index=True).assign(attack=attack)
