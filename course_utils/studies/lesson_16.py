@@ -12,6 +12,7 @@ from course_utils import fixed_trials, settings, statistics, stored, trials
 from course_utils.cases import (
     backdoors,
     controls,
+    filtering,
     from_scratch,
     hidden_triggers,
     knowing,
@@ -272,19 +273,31 @@ def sleeper_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
     return matrix_row(case, and_slower(case, setting), known=known)
 
 
-BETWEEN = (0.015, 0.012, 0.0055)
+BETWEEN, OUTSIDE = (0.015, 0.012, 0.0055), (0.03, 0.0015)
+Victims = dict[str, trials.Victim]
 
 
-def between(case: trials.Case, setting: settings.Setting) -> dict[str, trials.Victim]:
+def between(case: trials.Case, setting: settings.Setting, rates: Sequence = BETWEEN) -> Victims:
     """Plain victims of the second network whose accuracy lies between the points of its curve."""
-    recipes = {lr: replace(setting.recipe, lr=lr) for lr in BETWEEN}
+    recipes = {lr: replace(setting.recipe, lr=lr) for lr in rates}
     return {f"plain, learning rate {lr}": replace(case.plain, recipe=recipes[lr]) for lr in recipes}
 
 
-def between_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+def between_trial(seed: int, setting: settings.Setting, faced: Callable = between) -> trials.Rows:
     """They meet gradient matching on a fixed target; clean in the first trial of each pair."""
     priced = seed in fixed_trials.first_of_pairs()
-    return [row for row in facing(seed, setting, between, priced) if row["attacker"] != "noise"]
+    return [row for row in facing(seed, setting, faced, priced) if row["attacker"] != "noise"]
+
+
+def outside(case: trials.Case, setting: settings.Setting) -> Victims:
+    """Spectral Signatures, the plain victim of its accuracy, and one just below plain."""
+    filters = filtering.filters(case, setting.scaled(150))
+    return between(case, setting, OUTSIDE) | {SPECTRAL: filters[SPECTRAL]}
+
+
+def outside_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+    """The same for these."""
+    return between_trial(seed, setting, outside)
 
 
 def between_backdoors(seed: int, setting: settings.Setting) -> trials.Rows:
@@ -313,6 +326,7 @@ def on_convnet(name: str, trial: stored.Trial, seeds: Sequence[int]) -> stored.S
 
 FIXED_CONVNET = on_convnet("matching_fixed", convnet_trial, fixed_trials.in_turn())
 BETWEEN_CONVNET = on_convnet("matching_between", between_trial, fixed_trials.in_turn())
+OUTSIDE_CONVNET = on_convnet("matching_outside", outside_trial, fixed_trials.in_turn())
 BADNETS_CONVNET = on_convnet("badnets_matrix", badnets_convnet, BENCHMARK.seeds[:26])
 PATCH_CONVNET = on_convnet("clean_label_matrix", patch_convnet, BENCHMARK.seeds[:26])
 SLEEPER_CONVNET = on_convnet("sleeper_matrix", sleeper_convnet, BENCHMARK.seeds[:26])
@@ -320,7 +334,7 @@ BACKDOORS_BETWEEN = on_convnet("backdoors_between", between_backdoors, BENCHMARK
 ON_MLP = {attack: (BENCHMARK, CURVES) for attack in TRIALS}
 ON_MLP |= {"clean-label patch": (PATCH, CURVES), "gradient matching": (FIXED,)}
 ON_LENET = {
-    "gradient matching": (FIXED_CONVNET, BETWEEN_CONVNET),
+    "gradient matching": (FIXED_CONVNET, BETWEEN_CONVNET, OUTSIDE_CONVNET),
     "BadNets": (BADNETS_CONVNET, BACKDOORS_BETWEEN),
     "clean-label patch": (PATCH_CONVNET, BACKDOORS_BETWEEN),
     "Sleeper Agent": (SLEEPER_CONVNET, BACKDOORS_BETWEEN),
