@@ -331,6 +331,8 @@ BADNETS_CONVNET = on_convnet("badnets_matrix", badnets_convnet, BENCHMARK.seeds[
 PATCH_CONVNET = on_convnet("clean_label_matrix", patch_convnet, BENCHMARK.seeds[:26])
 SLEEPER_CONVNET = on_convnet("sleeper_matrix", sleeper_convnet, BENCHMARK.seeds[:26])
 BACKDOORS_BETWEEN = on_convnet("backdoors_between", between_backdoors, BENCHMARK.seeds[:26])
+
+
 ON_MLP = {attack: (BENCHMARK, CURVES) for attack in TRIALS}
 ON_MLP |= {"clean-label patch": (PATCH, CURVES), "gradient matching": (FIXED,)}
 ON_LENET = {
