@@ -1,4 +1,4 @@
-"""The picture of the README shows the stored study, and its text says what it shows."""
+"""The picture of the README shows the stored study, and it is small and described."""
 
 import pandas as pd
 import pytest
@@ -8,7 +8,7 @@ from course_utils.studies.lesson_16 import NETWORKS, rows_on
 from tools import headline
 from tools.lessons import ROOT
 
-# A setting that lesson 14 asks about; nobody proposes it.
+# The bound of the attack, on LeNets only (lesson 14).
 BOUND = "cheap poisoning training 32/255"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

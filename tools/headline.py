@@ -85,7 +85,7 @@ def draw(table: pd.DataFrame) -> Figure:
         draw_network(axis, part, order)
         shown = [name for name in order if name in means[network]]
         labels = [
-            f"{name}{lessons[name]}  " * (network == "MLP") + f"{means[network, name]:.3f}"
+            (f"{name}{lessons[name]}  " if axis is axes[0] else "") + f"{means[network, name]:.3f}"
             for name in shown
         ]
         axis.set_yticks([order.index(name) for name in shown], labels)

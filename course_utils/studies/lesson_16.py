@@ -29,6 +29,7 @@ from course_utils.cases.matrix import (
     NOBODY,
     PLAIN_VICTIM,
     SPECTRAL,
+    Victims,
     defended,
     every_victim,
     matrix_row,
@@ -274,7 +275,6 @@ def sleeper_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
 
 
 BETWEEN, OUTSIDE = (0.015, 0.012, 0.0055), (0.03, 0.0015)
-Victims = dict[str, trials.Victim]
 
 
 def between(case: trials.Case, setting: settings.Setting, rates: Sequence = BETWEEN) -> Victims:
