@@ -134,8 +134,11 @@ def test_the_formula_stays_in_the_box_and_between_image_and_pattern(x, m, p):
 @pytest.mark.parametrize("side", [27, 28, 30])
 def test_a_patch_larger_than_the_image_is_refused(images, side):
     for trigger in (solid_patch(side), bernoulli_patch(side, seed=0)):
-        with pytest.raises(ValueError, match="does not fit into images of 28 by 28: use at"):
+        with pytest.raises(
+            ValueError, match="does not fit into images of 28 by 28: use at"
+        ) as refused:
             trigger(images.x)
+        assert refused.type is ValueError, "the kind that every bad patch is refused with"
     assert solid_patch(26)(images.x).shape == images.x.shape
 
 
@@ -155,8 +158,9 @@ def test_a_side_that_is_no_positive_whole_number_is_refused(side):
 
 
 def test_an_unknown_corner_is_refused(images):
-    with pytest.raises(ValueError, match="Unknown corner 'middle'"):
+    with pytest.raises(ValueError, match="Unknown corner 'middle'") as refused:
         solid_patch(4, corner="middle")(images.x)
+    assert refused.type is ValueError, "the kind that every bad patch is refused with"
 
 
 # Poisons

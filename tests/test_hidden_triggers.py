@@ -179,8 +179,9 @@ def test_what_cannot_work_is_refused(few, attack):
         attack([], data, GOAL, THREAT, 0)
     with pytest.raises(ThreatModelError, match="has 4 classes"):
         attack([build("logistic_regression", data.shape, 4)], data, GOAL, THREAT, 0)
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="does not fit") as refused:
         attack(surrogates, data, Backdoor(solid_patch(28), TARGET, SOURCE), THREAT, 0)
+    assert refused.type is ValueError, "a bad patch, not a bad threat model"
 
 
 def test_surrogates_that_are_fooled_already_leave_nothing_to_attack(few):

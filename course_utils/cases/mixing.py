@@ -16,7 +16,7 @@ from course_utils.threat import Backdoor, Targeted
 from course_utils.training import Recipe
 from course_utils.trials import Victim
 
-AUGMENTATION, CUTMIX = "augmentation", "CutMix"
+AUGMENTATION, CUTMIX = backdoors.AUGMENTED.name, "CutMix"
 DEFENSES = {
     "plain": PLAIN,
     AUGMENTATION: backdoors.AUGMENTED,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from course_utils.cases import backdoors, from_scratch, transfer
-from course_utils.cases.mixing import DEFENSES, by_itself, heads, mixed
+from course_utils.cases.controls import slower_plain
+from course_utils.cases.mixing import AUGMENTATION, CUTMIX, DEFENSES, by_itself, heads, mixed
 from course_utils.defense import PLAIN
 from course_utils.defenses.mixing import cutmix, cutout, maxup, mixup
 from course_utils.models import Classifier
@@ -30,7 +31,7 @@ def faced(case: Case, victims: dict[str, Victim]) -> list[dict]:
     return columns(found, "victim", "seconds", "accuracy", measure, "fitted", "by itself")
 
 
-SECOND = ("plain", "augmentation", "Mixup", "CutMix")
+SECOND = ("plain", AUGMENTATION, "Mixup", CUTMIX)
 
 
 def chosen(names: Sequence[str], setting: Setting) -> dict[str, Victim]:
@@ -56,7 +57,7 @@ def matching_controls_trial(seed: int, setting: Setting = MLP) -> list[dict]:
     """The trial of `fewer_trial` against its controls; 150 poisons against lesson 13's control."""
     scene = from_scratch.draw_scene(seed, setting=setting)
     few, many = (from_scratch.matching(seed, setting, n, scene=scene) for n in (60, 150))
-    slow = {"plain, learning rate 0.008": Victim(PLAIN, replace(setting.recipe, lr=0.008))}
+    slow = slower_plain(setting.recipe, 0.008)
     found = []
     for poisons, case, victims in ((60, few, controls(setting)), (150, many, slow)):
         found += [{"poisons": poisons, **row} for row in faced(case, victims)]
@@ -107,10 +108,7 @@ TRANSFER = Study("mixing_transfer", "12", transfer_trial, range(40))
 def slower_heads(setting: Setting) -> dict[str, Victim]:
     """Plain heads that learn less: for one epoch or two, or with a lower learning rate."""
     recipe = setting.shortened(transfer.HEAD)
-    found = {
-        f"plain, learning rate {lr}": Victim(PLAIN, replace(recipe, lr=lr))
-        for lr in (0.1, 0.01, 0.001, 0.0005)
-    }
+    found = slower_plain(recipe, 0.1, 0.01, 0.001, 0.0005)
     for name, epochs in {"plain, 1 epoch": 1, "plain, 2 epochs": 2}.items():
         found[name] = Victim(PLAIN, replace(recipe, epochs=setting.scaled(epochs)))
     return found

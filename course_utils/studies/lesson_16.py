@@ -119,8 +119,7 @@ def curve_of(case: trials.Case, setting: settings.Setting) -> dict[str, trials.V
     """The learns-less curve: from scratch that of lesson 01, for a head four learning rates."""
     if case.scenario != "transfer":
         return controls.learns_less(setting)
-    slower = {lr: replace(case.recipe, lr=lr) for lr in HEAD_RATES}
-    return {f"plain, learning rate {lr}": replace(case.plain, recipe=slower[lr]) for lr in slower}
+    return controls.slower_plain(case.recipe, *HEAD_RATES)
 
 
 def curve_row(
@@ -203,13 +202,13 @@ def facing(
 ) -> trials.Rows:
     """Gradient matching on a fixed target: these victims under both attackers.
 
-    priced: whether they train on clean data as well.
+    The plain one, if among them, meets noise too. priced: whether all train on clean data as well.
     """
     scene = from_scratch.draw_scene(seed, setting=setting)
     goal = fixed_trials.fixed_target(seed, scene.test)
     case = knowing.matching(seed, setting, goal, scene)
     victims, oblivious = faced(case, setting), {"oblivious": case.oblivious}
-    rows = trials.compare(case, {"noise": case.noise})
+    rows = trials.compare(case, {"noise": case.noise}) if PLAIN_VICTIM in victims else []
     rows += trials.compare(case, {"clean": None} | oblivious if priced else oblivious, victims)
     known = {name: victim for name, victim in victims.items() if name not in UNKNOWN}
     rows += trials.compare(case, {"knowing": case.craft}, known)
@@ -240,9 +239,11 @@ def fewer_victims(case: trials.Case, setting: settings.Setting) -> dict[str, tri
     return kept | {WEAK: trials.Victim(poisoning.cheap(32 / 255), setting.recipe)}
 
 
-def convnet_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+def convnet_trial(
+    seed: int, setting: settings.Setting, faced: Callable = fewer_victims
+) -> trials.Rows:
     """Gradient matching on a fixed target; clean victims in the first trial of each pair."""
-    return facing(seed, setting, fewer_victims, priced=seed in fixed_trials.first_of_pairs())
+    return facing(seed, setting, faced, priced=seed in fixed_trials.first_of_pairs())
 
 
 SLOW = ("plain, learning rate 0.008", "plain, learning rate 0.004")
@@ -277,46 +278,43 @@ def sleeper_convnet(seed: int, setting: settings.Setting) -> trials.Rows:
 BETWEEN, OUTSIDE = (0.015, 0.012, 0.0055), (0.03, 0.0015)
 
 
-def between(case: trials.Case, setting: settings.Setting, rates: Sequence = BETWEEN) -> Victims:
+def between(case: trials.Case, setting: settings.Setting) -> Victims:
     """Plain victims of the second network whose accuracy lies between the points of its curve."""
-    recipes = {lr: replace(setting.recipe, lr=lr) for lr in rates}
-    return {f"plain, learning rate {lr}": replace(case.plain, recipe=recipes[lr]) for lr in recipes}
+    return controls.slower_plain(case.recipe, *BETWEEN)
 
 
-def between_trial(seed: int, setting: settings.Setting, faced: Callable = between) -> trials.Rows:
-    """They meet gradient matching on a fixed target; clean in the first trial of each pair."""
-    priced = seed in fixed_trials.first_of_pairs()
-    return [row for row in facing(seed, setting, faced, priced) if row["attacker"] != "noise"]
+def between_trial(seed: int, setting: settings.Setting) -> trials.Rows:
+    """They meet gradient matching."""
+    return convnet_trial(seed, setting, between)
 
 
 def outside(case: trials.Case, setting: settings.Setting) -> Victims:
     """Spectral Signatures, the plain victim of its accuracy, and one just below plain."""
     filters = filtering.filters(case, setting.scaled(150))
-    return between(case, setting, OUTSIDE) | {SPECTRAL: filters[SPECTRAL]}
+    return controls.slower_plain(case.recipe, *OUTSIDE) | {SPECTRAL: filters[SPECTRAL]}
 
 
 def outside_trial(seed: int, setting: settings.Setting) -> trials.Rows:
     """The same for these."""
-    return between_trial(seed, setting, outside)
+    return convnet_trial(seed, setting, outside)
 
 
 def between_backdoors(seed: int, setting: settings.Setting) -> trials.Rows:
-    """They meet three backdoors. For Sleeper Agent the first two, and the slowest of the curve,
-    also meet an attacker who knows them."""
-    less, rows = controls.learns_less(setting), []
-    for attack, make in (
-        ("BadNets", backdoors.badnets_case),
-        ("clean-label patch", backdoors.clean_label_case),
-        ("Sleeper Agent", hidden_triggers.sleeper_case),
-    ):
-        case, clean, known = make(seed, setting), {}, {}
-        victims = between(case, setting)
-        if attack == "BadNets":  # the others share its images
-            clean = victims
-        if attack == "Sleeper Agent":
-            known = dict(list(victims.items())[:2]) | {SLOW[1]: less[SLOW[1]]}
-        rows += [{"attack": attack} | row for row in matrix_row(case, victims, clean, known)]
-    return rows
+    """The first ones meet three backdoors. For Sleeper Agent two of them, and the slowest of the
+    curve, also meet an attacker who knows them."""
+    cases = {
+        "BadNets": backdoors.badnets_case(seed, setting),
+        "clean-label patch": backdoors.clean_label_case(seed, setting),
+        "Sleeper Agent": hidden_triggers.sleeper_case(seed, setting),
+    }
+    plain = between(cases["BadNets"], setting)
+    clean = {"BadNets": plain}  # the others share its images
+    known = {"Sleeper Agent": controls.slower_plain(setting.recipe, *BETWEEN[:2], 0.004)}
+    return [
+        {"attack": attack} | row
+        for attack, case in cases.items()
+        for row in matrix_row(case, plain, clean.get(attack, {}), known.get(attack))
+    ]
 
 
 def on_convnet(name: str, trial: stored.Trial, seeds: Sequence[int]) -> stored.Study:
